@@ -1,0 +1,1 @@
+"""The async Python SDK for the Nudgescribe API."""

@@ -1,0 +1,360 @@
+"""Everything that this package raises on purpose.
+
+::
+
+    NudgescribeError
+    ├── ConfigurationError              wrong or missing settings; nothing was sent
+    ├── ClientClosedError               the client was closed before or during the call
+    ├── TransportError
+    │   ├── RequestNotSentError         the server cannot have seen the request
+    │   └── OutcomeUnknownError         sent, no usable answer: it may have taken effect
+    ├── DeadlineExceededError           the time given to the call ran out
+    ├── APIStatusError                  the service answered, and the answer is a refusal
+    │   ├── BadRequestError 400         QuotaExceededError 402     ConflictError 409
+    │   ├── MissingFieldsError 401      PermissionDeniedError 403  PayloadTooLargeError 413
+    │   ├── NotFoundError 404           RateLimitedError 429       UnprocessableEntityError 422
+    │   └── ServerError 5xx
+    ├── AuthenticationError             no usable token could be had
+    ├── ResponseDecodeError             the answer does not fit the contract
+    └── PageError                       one page of many could not be had
+        └── PageDriftError              the set changed while its pages were read
+
+Wrong *arguments* (an empty id, a page of the wrong type) are programming errors and raise the
+built-in ``TypeError`` or ``ValueError`` before anything is sent.
+
+Every error pickles and copies, names the operation and the request id in its text where they are
+known, lists its attempts, and holds no secret: texts that come from the service are searched for
+the client's keys and tokens before they are kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "APIStatusError",
+    "Attempt",
+    "AuthenticationError",
+    "BadRequestError",
+    "ClientClosedError",
+    "ConfigurationError",
+    "ConflictError",
+    "DeadlineExceededError",
+    "MissingFieldsError",
+    "NotFoundError",
+    "NudgescribeError",
+    "OutcomeUnknownError",
+    "PageDriftError",
+    "PageError",
+    "PayloadTooLargeError",
+    "PermissionDeniedError",
+    "QuotaExceededError",
+    "RateLimitedError",
+    "RequestNotSentError",
+    "ResponseDecodeError",
+    "ServerError",
+    "TransportError",
+    "UnprocessableEntityError",
+    "status_error",
+]
+
+
+@frozen(kw_only=True)
+class Attempt:
+    """One request of a call, as far as it got.
+
+    Attributes:
+        number: counts from 1 within the call.
+        after: seconds between the start of the call and the start of this attempt.
+        seconds: how long the attempt took.
+        status: the HTTP status of the answer, ``None`` if there was none.
+        error: the name of the error that ended the attempt, ``None`` if there was an answer.
+        request_id: what the service called the request, if it said.
+    """
+
+    number: int
+    after: float
+    seconds: float
+    status: int | None = None
+    error: str | None = None
+    request_id: str | None = None
+
+
+class NudgescribeError(Exception):
+    """The base of all errors of this package.
+
+    Attributes:
+        message: what went wrong, without the context that ``str()`` adds.
+        operation: the operation of the contract, such as ``"customers.list"``.
+        request_id: the id that the service gave to the (last) request.
+        attempts: every request that was made for the call, oldest first.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operation: str | None = None,
+        request_id: str | None = None,
+        attempts: Sequence[Attempt] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.operation = operation
+        self.request_id = request_id
+        self.attempts = tuple(attempts)
+
+    def __str__(self) -> str:
+        context = []
+        if self.operation is not None:
+            context.append(f"operation {self.operation}")
+        if self.request_id is not None:
+            context.append(f"request id {self.request_id}")
+        if len(self.attempts) > 1:
+            context.append(f"{len(self.attempts)} attempts")
+        return f"{self.message} ({', '.join(context)})" if context else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own __reduce__ would call the class with positional arguments only.
+        return _restore, (type(self), self.args), self.__dict__
+
+
+def _restore(cls: type[NudgescribeError], args: tuple[object, ...]) -> NudgescribeError:
+    return cls.__new__(cls, *args)
+
+
+class ConfigurationError(NudgescribeError):
+    """Settings are wrong or missing. Nothing was sent."""
+
+
+class ClientClosedError(NudgescribeError):
+    """The client is closed, or was closed while the call waited. Build a new one."""
+
+
+class TransportError(NudgescribeError):
+    """There was no usable answer. One of the two subclasses says what the server may have seen."""
+
+
+class RequestNotSentError(TransportError):
+    """The server cannot have seen the request, so sending it again is always safe."""
+
+
+class OutcomeUnknownError(TransportError):
+    """The request was sent, at least in part, and no usable answer came: it may have taken effect.
+
+    Look before you send a writing call again: the error's text names the read that tells.
+    """
+
+
+class DeadlineExceededError(NudgescribeError):
+    """The time given to the call ran out.
+
+    Attributes:
+        may_have_taken_effect: ``False`` if no attempt reached the server, ``True`` if one may have.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        may_have_taken_effect: bool,
+        operation: str | None = None,
+        request_id: str | None = None,
+        attempts: Sequence[Attempt] = (),
+    ) -> None:
+        super().__init__(message, operation=operation, request_id=request_id, attempts=attempts)
+        self.may_have_taken_effect = may_have_taken_effect
+
+
+class APIStatusError(NudgescribeError):
+    """The service answered, and the answer is not a success.
+
+    Attributes:
+        status: the HTTP status. It is 200 where the service says ``"success": false`` in a 200.
+        code: the service's own code of the error, if it gave one.
+        body: the start of the body as text, at most 2,000 characters, secrets masked.
+        retry_after: seconds to wait, if the service said so.
+    """
+
+    meaning: ClassVar[str] = "The service refused the request"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str | None = None,
+        body: str = "",
+        retry_after: float | None = None,
+        operation: str | None = None,
+        request_id: str | None = None,
+        attempts: Sequence[Attempt] = (),
+    ) -> None:
+        super().__init__(message, operation=operation, request_id=request_id, attempts=attempts)
+        self.status = status
+        self.code = code
+        self.body = body
+        self.retry_after = retry_after
+
+
+class BadRequestError(APIStatusError):
+    """400: an argument is wrong, or a prerequisite is not met."""
+
+    meaning = "The service found the request wrong"
+
+
+class QuotaExceededError(APIStatusError):
+    """402: the account's quota is used up."""
+
+    meaning = "The quota of the account is used up"
+
+
+class MissingFieldsError(APIStatusError):
+    """401 that survived a fresh token: a field is missing or names something that does not exist."""
+
+    meaning = "The service misses a field, or does not know the workspace"
+
+
+class PermissionDeniedError(APIStatusError):
+    """403 that survived a fresh token: these credentials may not do this."""
+
+    meaning = "These credentials may not do this"
+
+
+class NotFoundError(APIStatusError):
+    """404: there is no such thing, or no such address; check the base URL."""
+
+    meaning = "The service found nothing there"
+
+
+class ConflictError(APIStatusError):
+    """409: the state of the thing does not allow this now."""
+
+    meaning = "The state of the thing does not allow this"
+
+
+class PayloadTooLargeError(APIStatusError):
+    """413: send less at once."""
+
+    meaning = "The request is too large"
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422: well formed, and still not acceptable."""
+
+    meaning = "The service cannot work with the values given"
+
+
+class RateLimitedError(APIStatusError):
+    """429: too many requests; ``retry_after`` says how long to wait, where the service does."""
+
+    meaning = "Too many requests"
+
+
+class ServerError(APIStatusError):
+    """5xx: the service, or something in front of it, failed."""
+
+    meaning = "The service failed"
+
+
+_BY_STATUS: Mapping[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: MissingFieldsError,
+    402: QuotaExceededError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: PayloadTooLargeError,
+    422: UnprocessableEntityError,
+    429: RateLimitedError,
+}
+
+
+def status_error(status: int) -> type[APIStatusError]:
+    """The class for an HTTP status; ``APIStatusError`` itself for one that has none of its own."""
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    return ServerError if 500 <= status <= 599 else APIStatusError
+
+
+class AuthenticationError(NudgescribeError):
+    """No usable token could be had: the service refused the credentials, or gave nothing usable.
+
+    Attributes:
+        status: the HTTP status of the refusal, if there was one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        operation: str | None = None,
+        request_id: str | None = None,
+        attempts: Sequence[Attempt] = (),
+    ) -> None:
+        super().__init__(message, operation=operation, request_id=request_id, attempts=attempts)
+        self.status = status
+
+
+class ResponseDecodeError(NudgescribeError):
+    """The service answered with success, and the answer does not fit the contract.
+
+    A writing call has probably taken effect all the same.
+
+    Attributes:
+        path: where in the JSON, such as ``$[3].created_at``.
+        expected: what the contract says.
+        received: what came instead: its kind and size, never its content.
+        evidence: how well the contract knows this: ``seed``, ``reference`` or ``assumed``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str = "$",
+        expected: str = "",
+        received: str = "",
+        evidence: str | None = None,
+        operation: str | None = None,
+        request_id: str | None = None,
+        attempts: Sequence[Attempt] = (),
+    ) -> None:
+        super().__init__(message, operation=operation, request_id=request_id, attempts=attempts)
+        self.path = path
+        self.expected = expected
+        self.received = received
+        self.evidence = evidence
+
+
+class PageError(NudgescribeError):
+    """One page of many could not be had. ``__cause__`` says why.
+
+    Attributes:
+        page: the number of the page, as the service counts.
+        cursor: where the iteration can go on. Always ``None`` in this version, which cannot resume.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        page: int | None = None,
+        cursor: object | None = None,
+        operation: str | None = None,
+        request_id: str | None = None,
+        attempts: Sequence[Attempt] = (),
+    ) -> None:
+        super().__init__(message, operation=operation, request_id=request_id, attempts=attempts)
+        self.page = page
+        self.cursor = cursor
+
+
+class PageDriftError(PageError):
+    """The set changed while its pages were read."""

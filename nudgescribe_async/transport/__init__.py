@@ -1,0 +1,228 @@
+"""The seam between this package and an HTTP library: three values and one protocol.
+
+Nothing in here imports an HTTP library. A transport sends *one* request and hands back *one*
+response: it does not retry, follow redirects, keep cookies, or know about tokens. All of that lies
+above it, so that a transport stays short and every promise is kept by all of them alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, runtime_checkable
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+from nudgescribe_async.errors import OutcomeUnknownError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+__all__ = [
+    "ByteStream",
+    "BytesStream",
+    "Headers",
+    "Request",
+    "Response",
+    "StreamBody",
+    "Transport",
+]
+
+# What may be shown. Everything else is a name without its value, so that a header that is new, or
+# renamed, is hidden until somebody decides otherwise.
+SHOWN_HEADERS = frozenset({"accept", "content-encoding", "content-length", "content-type", "retry-after", "user-agent"})
+
+
+HeaderItems: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+class Headers(Mapping[str, str]):
+    """Headers by name, whatever the case of its letters; immutable.
+
+    Several values of one name are joined with a comma, as HTTP allows. ``repr()`` shows the values
+    of an allow-list of names only.
+    """
+
+    __slots__ = ("_by_name",)
+
+    def __init__(self, items: HeaderItems = ()) -> None:
+        pairs = cast("Iterable[tuple[str, str]]", items.items() if isinstance(items, Mapping) else items)
+        by_name: dict[str, tuple[str, str]] = {}
+        for name, value in pairs:
+            known = by_name.get(name.lower())
+            by_name[name.lower()] = (name, value) if known is None else (known[0], f"{known[1]}, {value}")
+        self._by_name = by_name
+
+    def __getitem__(self, name: str) -> str:
+        return self._by_name[name.lower()][1]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._by_name
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{name!r}: {value!r}" if name.lower() in SHOWN_HEADERS else f"{name!r}: ***"
+            for name, value in self.items()
+        )
+        return f"Headers({{{shown}}})"
+
+
+def _headers(items: HeaderItems) -> Headers:
+    return items if isinstance(items, Headers) else Headers(items)
+
+
+def _without_query(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+@frozen(kw_only=True)
+class StreamBody:
+    """A body that is not held in memory, and can be sent again because it is opened anew each time.
+
+    Attributes:
+        open: called once per attempt; gives the chunks from the start.
+        length: the number of bytes, if known; else the body is sent in chunks.
+        replayable: ``False`` if ``open`` works only once, as for a file object that was handed in.
+    """
+
+    open: Callable[[], AsyncIterator[bytes]] = field(repr=False)
+    length: int | None = None
+    replayable: bool = True
+
+
+@frozen(kw_only=True)
+class Request:
+    """One HTTP request.
+
+    Attributes:
+        method: in capital letters.
+        url: absolute. ``repr()`` leaves out the query, which may be a signature.
+        headers: sent as they are.
+        body: bytes, a ``StreamBody``, or nothing. Any method may have one: this API sends bodies
+            with ``DELETE``.
+        connect_timeout: seconds for a connection: waiting for a free one, name, TCP, TLS together.
+        read_timeout: seconds without a byte from the server.
+    """
+
+    method: str
+    url: str = field(repr=_without_query)
+    headers: Headers = field(factory=Headers, converter=_headers)
+    body: bytes | StreamBody | None = field(default=None, repr=False)
+    connect_timeout: float | None = 10.0
+    read_timeout: float | None = 60.0
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the request can be sent a second time with the same body."""
+        return self.body is None or isinstance(self.body, bytes) or self.body.replayable
+
+
+@runtime_checkable
+class ByteStream(Protocol):
+    """The body of a response while it arrives.
+
+    Iterating raises ``OutcomeUnknownError`` if the connection breaks before the end. ``aclose()``
+    gives the connection back (or drops it, if the body was not read to its end), and may be called
+    more than once.
+    """
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None:
+        """Give the connection back, or drop it."""
+        ...
+
+
+@frozen
+class BytesStream:
+    """A body that is already here."""
+
+    data: bytes = field(repr=False)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self.data:
+            yield self.data
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+@frozen(kw_only=True)
+class Response:
+    """One HTTP response, its body perhaps still on the way.
+
+    Use it as ``async with response:``, or ``aclose()`` it: until then it holds a connection.
+
+    Attributes:
+        status: any three-digit status, redirects included; a status is never an exception here.
+        headers: as received.
+        stream: the body; decompressed.
+    """
+
+    status: int
+    headers: Headers = field(factory=Headers, converter=_headers)
+    stream: ByteStream = field(factory=lambda: BytesStream(b""), repr=False)
+
+    async def read(self, *, limit: int | None = None) -> bytes:
+        """The whole body, and the end of the response: the connection is given back.
+
+        Args:
+            limit: the most bytes to accept; a longer body raises ``OutcomeUnknownError``.
+
+        Raises:
+            OutcomeUnknownError: the connection broke, or the body is longer than ``limit``.
+        """
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async for chunk in self.stream:
+                size += len(chunk)
+                if limit is not None and size > limit:
+                    raise OutcomeUnknownError(f"The body of the answer is longer than the {limit:,} bytes allowed.")
+                chunks.append(chunk)
+        finally:
+            await self.stream.aclose()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def aclose(self) -> None:
+        """Give up what is left of the body. May be called more than once."""
+        await self.stream.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """Sends requests. Two coroutines are all that another HTTP library has to offer.
+
+    ``send`` sends the request exactly once and returns when the headers of the answer are here.
+    It raises nothing but ``ConfigurationError`` (the request cannot be sent as it is),
+    ``RequestNotSentError`` (the server cannot have seen it), ``OutcomeUnknownError`` (it may have),
+    ``ClientClosedError``, and ``asyncio.CancelledError``; when cancelled it leaves nothing behind. It
+    follows no redirect, stores no cookie, and never sends a second time by itself.
+
+    ``aclose`` closes what the transport opened, and only that. It may be called more than once, and
+    before the first ``send``.
+    """
+
+    async def send(self, request: Request) -> Response:
+        """Send the request once; return when the headers of the answer are here."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what the transport opened."""
+        ...
