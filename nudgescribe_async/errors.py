@@ -110,7 +110,7 @@ class NudgescribeError(Exception):
         self.attempts = tuple(attempts)
 
     def __str__(self) -> str:
-        context = []
+        context: list[str] = []
         if self.operation is not None:
             context.append(f"operation {self.operation}")
         if self.request_id is not None:

@@ -1,0 +1,247 @@
+"""``Nudgescribe``: builds the parts, hands them to each other, closes them."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from nudgescribe_async.auth import Credentials, SupportsCredentials, TokenManager, TokenStore
+from nudgescribe_async.clock import Clock, SystemClock
+from nudgescribe_async.codec import dumps
+from nudgescribe_async.endpoints.auth import AuthEndpoints
+from nudgescribe_async.endpoints.campaigns import CampaignsEndpoints
+from nudgescribe_async.endpoints.customer_groups import CustomerGroupsEndpoints
+from nudgescribe_async.endpoints.profile_fields import ProfileFieldsEndpoints
+from nudgescribe_async.endpoints.reruns import RerunsEndpoints
+from nudgescribe_async.errors import ClientClosedError, ConfigurationError
+from nudgescribe_async.events import Events
+from nudgescribe_async.options import RetryPolicy, Timeout
+from nudgescribe_async.resources.auth import Auth
+from nudgescribe_async.resources.customers import Customers
+from nudgescribe_async.resources.messages import Messages
+from nudgescribe_async.session import Session, checked_base_url
+from nudgescribe_async.throttle import Throttle
+from nudgescribe_async.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+    from nudgescribe_async.endpoints.models import Tokens
+
+__all__ = ["DEFAULT_BASE_URL", "Nudgescribe"]
+
+DEFAULT_BASE_URL = "https://client-api.nudgescribe.com"
+
+
+class _Issuer:
+    """Buys tokens with the credentials, through the session as everything else."""
+
+    def __init__(self, session: Session, credentials: Credentials) -> None:
+        self._endpoints = AuthEndpoints(session)
+        self._credentials = credentials
+
+    async def authenticate(self) -> Tokens:
+        return await self._endpoints.authenticate(
+            self._credentials.api_key, self._credentials.email, self._credentials.password
+        )
+
+    async def reauthenticate(self, refresh_token: str) -> Tokens:
+        return await self._endpoints.reauthenticate(refresh_token)
+
+
+class Nudgescribe:
+    """The client.
+
+    ::
+
+        async with Nudgescribe(Credentials(api_key=..., email=..., password=...)) as ns:
+            groups = await ns.customer_groups.list(workspace_id)
+
+    One client serves any number of concurrent calls, for as long as the service runs; it logs in with the
+    first call and renews its token in time. It belongs to the event loop of its first call, and says so when
+    used from another. Nothing is opened before the first call, so a client may be built anywhere, and closed
+    without having been used. Without ``async with``, call ``aclose()``; a client that was used and is
+    forgotten warns with ``ResourceWarning``.
+
+    Args:
+        credentials: ``Credentials``, or anything with ``api_key``, ``email`` and ``password``.
+        base_url: the address of the service; ``https://``, or plain ``http://`` on loopback.
+        transport: sends the requests; an ``AiohttpTransport`` if left out. It is closed with the client.
+        token_store: where tokens are kept; in memory if left out. See ``FileTokenStore``.
+        concurrency: the most requests in flight at once, over all calls and iterators.
+        timeout: how long things may take.
+        retry: how often and how long apart calls are tried.
+        api_code: goes into the header ``x-auth-context`` of the message and rerun operations (contract:
+            reference).
+        client_address: the IP address of the end client for the service's audit log, in the header
+            ``x-ip`` of the same operations (contract: reference).
+        clock: the time, for tests.
+
+    Attributes:
+        auth: logging in and renewing by hand.
+        customers: the customers of a group.
+        customer_groups: the groups of a workspace.
+        profile_fields: what a workspace knows of each customer.
+        campaigns: the campaigns of the account.
+        messages: publishing and reading messages.
+        reruns: running campaigns again.
+        events: tells subscribers what happens.
+
+    Raises:
+        ConfigurationError: an argument is missing or wrong; the error names it. Nothing was sent.
+    """
+
+    def __init__(
+        self,
+        credentials: SupportsCredentials,
+        *,
+        base_url: str = DEFAULT_BASE_URL,
+        transport: Transport | None = None,
+        token_store: TokenStore | None = None,
+        concurrency: int = 64,
+        timeout: Timeout | None = None,
+        retry: RetryPolicy | None = None,
+        api_code: str | None = None,
+        client_address: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        owner = Credentials.of(credentials)
+        clock = clock if clock is not None else SystemClock()
+        base_url = checked_base_url(base_url)
+        context_headers = _context_headers(api_code, client_address)
+        throttle = Throttle(concurrency)
+        self._transport = _transport(transport)
+        self.events = Events()
+        self._session = Session(
+            base_url=base_url,
+            transport=self._transport,
+            throttle=throttle,
+            clock=clock,
+            events=self.events,
+            timeout=timeout if timeout is not None else Timeout(),
+            retry=retry if retry is not None else RetryPolicy(),
+            context_headers=context_headers,
+            secrets=filter(None, (owner.api_key, owner.password, api_code)),
+        )
+        self._tokens = self._session.tokens = TokenManager(
+            _Issuer(self._session, owner),
+            fingerprint=owner.fingerprint(base_url),
+            store=token_store,
+            clock=clock,
+            events=self.events,
+        )
+        self._closing: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+        self._closed = False
+        self.auth = Auth(self._tokens)
+        self.customers = Customers(self._session)
+        self.customer_groups = CustomerGroupsEndpoints(self._session)
+        self.profile_fields = ProfileFieldsEndpoints(self._session)
+        self.campaigns = CampaignsEndpoints(self._session)
+        self.messages = Messages(self._session)
+        self.reruns = RerunsEndpoints(self._session)
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """A client with the settings of the environment.
+
+        ``NUDGESCRIBE_API_KEY``, ``NUDGESCRIBE_EMAIL`` and ``NUDGESCRIBE_PASSWORD`` are needed;
+        ``NUDGESCRIBE_BASE_URL`` and ``NUDGESCRIBE_API_CODE`` are used if they are there.
+
+        Args:
+            options: as for ``Nudgescribe(...)``; they win over the environment.
+
+        Raises:
+            ConfigurationError: a variable is missing, empty or wrong; the error names it.
+        """
+        credentials = options.pop("credentials", None) or Credentials.from_env()
+        for name, variable in (("base_url", "NUDGESCRIBE_BASE_URL"), ("api_code", "NUDGESCRIBE_API_CODE")):
+            if variable in os.environ and name not in options:
+                if not os.environ[variable].strip():
+                    raise ConfigurationError(f"{variable} is set in the environment, and empty. Unset it or fill it.")
+                options[name] = os.environ[variable]
+        return cls(credentials, **options)
+
+    def __repr__(self) -> str:
+        return f"<Nudgescribe {self._session.base_url}{' closed' if self._closed else ''}>"
+
+    async def __aenter__(self) -> Self:
+        if self._closed:
+            raise ClientClosedError("The client is closed; build a new one.")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self, *, grace: float = 10.0) -> None:
+        """Close the client.
+
+        New calls are refused with ``ClientClosedError`` from now on. Calls under way have ``grace`` seconds to
+        end; those that have not ended by then are ended, and raise ``ClientClosedError``, which says whether
+        they may have taken effect. Then renewals and the transport are closed.
+
+        May be called more than once, by several tasks, and before the first call. Cancelling it cuts the
+        grace short, and still closes.
+
+        Args:
+            grace: seconds.
+        """
+        self._closed = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(grace), name="nudgescribe close")
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            self._hurry.set()
+            await asyncio.wait([self._closing])
+            raise
+
+    async def _close(self, grace: float) -> None:
+        try:
+            await self._session.aclose(grace, self._hurry)
+        finally:
+            try:
+                await self._tokens.aclose()
+            finally:
+                await self._transport.aclose()
+
+    def __del__(self) -> None:
+        # Only says so: closing needs an event loop, which may be gone or belong to somebody else.
+        if not getattr(self, "_closed", True) and self._session.used:
+            warnings.warn(
+                f"{self!r} was never closed: use `async with` or `await ns.aclose()`.", ResourceWarning, 2, self
+            )
+
+
+def _context_headers(api_code: str | None, client_address: str | None) -> Mapping[str, str]:
+    headers: dict[str, str] = {}
+    if api_code is not None:
+        if (
+            not isinstance(api_code, str)
+            or not api_code.strip()
+            or not api_code.isascii()
+            or not api_code.isprintable()
+        ):
+            raise ConfigurationError("api_code must be text of printable ASCII letters, and not empty.")
+        headers["x-auth-context"] = dumps({"api_access": True, "api_code": api_code}).decode()
+    if client_address is not None:
+        try:
+            headers["x-ip"] = str(ipaddress.ip_address(client_address))
+        except ValueError:
+            raise ConfigurationError(f"client_address must be an IP address; got {client_address!r}.") from None
+    return headers
+
+
+def _transport(transport: Transport | None) -> Transport:
+    if transport is None:
+        # Loading aiohttp takes longer than all the rest; whoever brings another transport is spared it.
+        from nudgescribe_async.transport.aiohttp import AiohttpTransport  # noqa: PLC0415
+
+        return AiohttpTransport()
+    if not isinstance(transport, Transport):
+        raise ConfigurationError(f"transport must have send() and aclose(); {type(transport).__name__} has not.")
+    return transport

@@ -1,0 +1,430 @@
+"""Bytes to typed objects and back. The only module that knows cattrs and the JSON library.
+
+JSON is read and written by ``orjson`` where it is installed and by the standard library where it is
+not, with the same results: ``NaN``, infinities, numbers beyond a double, invalid UTF-8 and lone
+surrogates are refused by both, a byte order mark is skipped, and a whole number beyond 64 bits is
+read as a float by both (the limit that JSON itself warns of; ids travel as text).
+
+Answers are structured twice at most. The fast pass stops at the first thing that does not fit and
+says nothing of it; the second, with cattrs' detailed validation, finds where and what.
+
+What is forgiven, since the service does it: white space around the keys of a documented object; keys
+that the contract does not know (kept in ``extra``); an optional timestamp whose text is none
+(``None``, and the text kept in ``extra``); an unknown value of an open enumeration (kept as it came).
+Keys inside a profile or a row of messages are the customer's own and are left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import suppress
+from datetime import UTC, datetime
+from enum import StrEnum
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Union, cast, get_args, get_origin
+
+import attrs
+from cattrs import BaseValidationError, Converter, transform_error
+from cattrs.cols import list_structure_factory
+from cattrs.gen import make_dict_structure_fn
+
+from nudgescribe_async.endpoint import timestamp
+from nudgescribe_async.errors import ResponseDecodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nudgescribe_async.endpoint import Endpoint
+    from nudgescribe_async.shapes import JSON
+
+__all__ = ["Codec", "InvalidJSONError", "dumps", "loads"]
+
+T = TypeVar("T")
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+# --- JSON ------------------------------------------------------------------------------------------
+
+
+class InvalidJSONError(ValueError):
+    """The bytes are no JSON that this package accepts."""
+
+
+def _refused(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _integer(text: str) -> int | float:
+    number = int(text) if len(text) < 21 else float(text)
+    return number if -(2**63) <= number < 2**64 else _finite(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refused(text)
+
+
+_decode = json.JSONDecoder(parse_constant=_refused, parse_float=_finite, parse_int=_integer).decode
+
+
+def _standard_loads(data: bytes) -> Any:
+    text = data.decode()
+    value = _decode(text)
+    if "\\ud" in text.lower():  # an escaped surrogate; alone it makes a text that no encoder can write
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _standard_dumps(value: JSON) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+_backend_loads: Callable[[bytes], Any] = _standard_loads
+_backend_dumps: Callable[[JSON], bytes] = _standard_dumps
+with suppress(ImportError):  # the extra `speed`
+    import orjson
+
+    _backend_loads, _backend_dumps = orjson.loads, orjson.dumps
+
+
+def loads(data: bytes) -> Any:
+    """The value of a JSON document.
+
+    Raises:
+        InvalidJSONError: it is none; the text says where, and quotes nothing.
+    """
+    try:
+        return _backend_loads(data.removeprefix(_BYTE_ORDER_MARK))
+    except json.JSONDecodeError as error:  # orjson's is one too
+        raise InvalidJSONError(f"not JSON (line {error.lineno}, column {error.colno})") from None
+    except UnicodeError:
+        raise InvalidJSONError("not JSON (no valid UTF-8)") from None
+    except RecursionError:
+        raise InvalidJSONError("not JSON that can be read (nested too deeply)") from None
+    except ValueError:
+        raise InvalidJSONError("not JSON (a number that no double can hold)") from None
+
+
+def dumps(value: JSON) -> bytes:
+    """A value as JSON, compact, in UTF-8; ``endpoint.checked`` saw to it that it can be."""
+    return _backend_dumps(value)
+
+
+# --- structure -------------------------------------------------------------------------------------
+
+
+class _MismatchError(ValueError):
+    """A value is not what the contract says. It never leaves this module."""
+
+    def __init__(self, expected: str, value: object) -> None:
+        super().__init__(expected)
+        self.expected = expected
+        self.received = _kind(value)
+
+
+class _NoTimestampError(_MismatchError):
+    """A text that ought to be a timestamp."""
+
+
+def _kind(value: object) -> str:
+    """What a JSON value is, without its content."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return f"a text of {len(value)} characters" if value else "an empty text"
+        case list():
+            return f"an array of {len(cast('list[object]', value))}"
+        case _:
+            return "an object"
+
+
+def _text(value: object, _: object) -> str:
+    if type(value) is str:
+        return value
+    raise _MismatchError("a text", value)
+
+
+def _whole_number(value: object, _: object) -> int:
+    if type(value) is int:
+        return value
+    if type(value) is float and value.is_integer() and abs(value) < 2**53:
+        return int(value)  # 3.0 is a whole number in JSON
+    raise _MismatchError("a whole number", value)
+
+
+def _truth(value: object, _: object) -> bool:
+    if type(value) is bool:
+        return value
+    raise _MismatchError("true or false", value)
+
+
+def _timestamp(value: object, _: object) -> datetime:
+    if type(value) is not str:
+        raise _MismatchError("a timestamp", value)
+    try:
+        moment = datetime.fromisoformat(value)
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise _NoTimestampError("a timestamp (ISO 8601)", value) from None
+
+
+def _json_object(value: object, _: object) -> dict[str, JSON]:
+    if type(value) is dict:
+        return cast("dict[str, JSON]", value)
+    raise _MismatchError("an object", value)
+
+
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) is list
+
+
+def _is_json_object(kind: Any) -> bool:
+    return get_origin(kind) is dict
+
+
+def _is_open_enumeration(kind: Any) -> bool:
+    arguments = get_args(kind)
+    return get_origin(kind) in (Union, UnionType) and str in arguments and any(map(_is_enumeration, arguments))
+
+
+def _is_enumeration(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, StrEnum)
+
+
+def _list_hook(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
+    structure = list_structure_factory(kind, converter)
+
+    def hook(value: object, _: object) -> Any:
+        if type(value) is list:
+            return structure(value, kind)
+        raise _MismatchError("an array", value)
+
+    return hook
+
+
+def _open_enumeration_hook(kind: Any) -> Callable[[Any, Any], Any]:
+    enumeration = next(filter(_is_enumeration, get_args(kind)))
+    optional = NoneType in get_args(kind)
+    members: dict[str, StrEnum] = {member.value.casefold(): member for member in enumeration}
+    exact: dict[str, StrEnum] = {member.value: member for member in enumeration}
+
+    def hook(value: object, _: object) -> Any:
+        if type(value) is str:
+            return exact.get(value) or members.get(value.strip().casefold(), value)
+        if value is None and optional:
+            return None
+        raise _MismatchError("a text", value)
+
+    return hook
+
+
+def _has_timestamp(attribute: attrs.Attribute[Any]) -> bool:
+    return datetime in get_args(attribute.type) and NoneType in get_args(attribute.type)
+
+
+def _model_hook(model: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    """Structure one of the generated models.
+
+    An answer as documented is handed to cattrs as it is. Anything else is tidied first.
+    """
+    attrs.resolve_types(model)
+    structure = cast("Callable[[Any, Any], Any]", make_dict_structure_fn(model, converter))
+    attributes = {attribute.name: attribute for attribute in attrs.fields(model)}
+    del attributes["extra"]
+    known = frozenset(attributes)
+    timestamps = tuple(name for name, attribute in attributes.items() if _has_timestamp(attribute))
+
+    def tidied(value: dict[str, Any]) -> Any:
+        fields = {key: item for key, item in value.items() if key in known}
+        extra: dict[str, Any] = {}
+        for key, item in value.items():
+            if key not in known:
+                name = key.strip()
+                if name in known and name not in fields:
+                    fields[name] = item
+                else:
+                    extra[key] = item
+        for name in timestamps:
+            if type(text := fields.get(name)) is str:
+                try:
+                    _timestamp(text, datetime)
+                except _NoTimestampError:
+                    extra[name] = fields.pop(name)
+        instance = structure(fields, model)
+        instance.extra = extra
+        return instance
+
+    def hook(value: Any, _: object) -> Any:
+        if type(value) is not dict:
+            raise _MismatchError("an object", value)
+        if known.issuperset(cast("dict[str, Any]", value)):
+            try:
+                return structure(value, model)
+            except (KeyError, ValueError, BaseValidationError) as error:
+                if not _only_timestamps(error):
+                    raise
+        return tidied(cast("dict[str, Any]", value))
+
+    return hook
+
+
+def _only_timestamps(error: BaseException) -> bool:
+    """Whether nothing but the text of timestamps was wrong."""
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return all(_only_timestamps(item) for item in group.exceptions)
+    return isinstance(error, _NoTimestampError)
+
+
+def _converter(*, detailed: bool) -> Converter:
+    converter = Converter(detailed_validation=detailed)
+    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(int, _whole_number)
+    converter.register_structure_hook(bool, _truth)
+    converter.register_structure_hook(datetime, _timestamp)
+    converter.register_structure_hook_factory(attrs.has, _model_hook)
+    converter.register_structure_hook_factory(_is_list, _list_hook)
+    converter.register_structure_hook_func(_is_json_object, _json_object)
+    converter.register_structure_hook_factory(_is_open_enumeration, _open_enumeration_hook)
+    converter.register_unstructure_hook(datetime, timestamp)
+    converter.register_unstructure_hook_factory(attrs.has, _model_unhook)
+    return converter
+
+
+def _model_unhook(model: Any, converter: Converter) -> Callable[[Any], Any]:
+    attrs.resolve_types(model)
+    names = [attribute.name for attribute in attrs.fields(model) if attribute.name != "extra"]
+
+    def unhook(instance: Any) -> dict[str, Any]:
+        fields = {name: converter.unstructure(getattr(instance, name)) for name in names}
+        extra = cast("dict[str, Any]", instance.extra)
+        return {name: item for name, item in fields.items() if item is not None} | extra
+
+    return unhook
+
+
+class Codec:
+    """Turns answers into typed objects, and objects into JSON.
+
+    Building one takes a few milliseconds, and the first answer of each type a few more; it holds no
+    state of calls, so one serves any number of callers.
+    """
+
+    def __init__(self) -> None:
+        self._fast = _converter(detailed=False)
+        self._detailed: Converter | None = None  # most programs never need it
+
+    def decode(self, endpoint: Endpoint[T], data: bytes) -> T:
+        """The answer of an operation.
+
+        Raises:
+            ResponseDecodeError: the bytes are no JSON, or do not fit the contract.
+        """
+        if endpoint.answer is str:
+            return cast("T", self._decode_text(endpoint, data))
+        try:
+            value = loads(data)
+        except InvalidJSONError as error:
+            raise ResponseDecodeError(
+                f"The answer is {error}.",
+                expected="JSON",
+                received=f"{len(data):,} bytes",
+                operation=endpoint.operation,
+            ) from None
+        return self.structure(endpoint, value)
+
+    def structure(self, endpoint: Endpoint[T], value: Any) -> T:
+        """The answer of an operation, from JSON that is read already."""
+        root = "$"
+        if endpoint.unwrap and type(value) is dict:
+            fields = {key.strip(): item for key, item in cast("dict[str, Any]", value).items()}
+            name = next((name for name in endpoint.unwrap if name in fields), endpoint.unwrap[0])
+            if name not in fields:
+                raise self._error(
+                    endpoint, "$", f"an object with {name!r}", "an object without", str(endpoint.evidence)
+                )
+            value, root = fields[name], f"$.{name}"
+        structure = self._fast.get_structure_hook(endpoint.answer)
+        try:
+            result = cast("T", structure(value, endpoint.answer))
+        except (KeyError, ValueError):
+            raise self._explained(endpoint, value, root) from None
+        if endpoint.unwrap and isinstance(result, int) and result < 0:
+            raise self._error(endpoint, root, "a number that is not negative", "a negative one", str(endpoint.evidence))
+        return result
+
+    def unstructure(self, value: object) -> Any:
+        """A model, or a list of them, as JSON values; what is ``None`` is left out."""
+        return self._fast.unstructure(value)
+
+    def _decode_text(self, endpoint: Endpoint[Any], data: bytes) -> str:
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            raise ResponseDecodeError(
+                f"The answer is no valid UTF-8 (at byte {error.start:,}).",
+                expected="UTF-8",
+                received=f"{len(data):,} bytes",
+                operation=endpoint.operation,
+            ) from None
+
+    def _explained(self, endpoint: Endpoint[Any], value: Any, root: str) -> ResponseDecodeError:
+        """What the second pass finds."""
+        if self._detailed is None:
+            self._detailed = _converter(detailed=True)
+        try:
+            self._detailed.structure(value, endpoint.answer)
+        except _MismatchError as error:
+            return self._error(endpoint, root, error.expected, error.received, str(endpoint.evidence))
+        except BaseValidationError as error:
+            leaf, path = _first_leaf(error, root)
+            evidence = _evidence(endpoint.answer, path) or str(endpoint.evidence)
+            if isinstance(leaf, _MismatchError):
+                return self._error(endpoint, path, leaf.expected, leaf.received, evidence)
+            return self._error(endpoint, path, "a value", "nothing", evidence)
+        raise AssertionError("the two passes disagree")  # pragma: no cover - both are made of the same hooks
+
+    @staticmethod
+    def _error(endpoint: Endpoint[Any], path: str, expected: str, received: str, evidence: str) -> ResponseDecodeError:
+        return ResponseDecodeError(
+            f"The answer does not fit the contract: at {path} it should have {expected}, and has {received} "
+            f"(the contract's evidence: {evidence}).",
+            path=path,
+            expected=expected,
+            received=received,
+            evidence=evidence,
+            operation=endpoint.operation,
+        )
+
+
+def _first_leaf(error: Exception, root: str) -> tuple[BaseException, str]:
+    """The first thing that is wrong, and where, as cattrs tells it."""
+    leaves: list[BaseException] = []
+
+    def keep(leaf: BaseException, _: object) -> str:
+        leaves.append(leaf)
+        return ""
+
+    messages = transform_error(cast("Any", error), path=root, format_exception=keep)
+    return leaves[0], messages[0].rpartition(" @ ")[2]
+
+
+def _evidence(kind: Any, path: str) -> str | None:
+    """How well the contract knows the last named property of a path."""
+    found: str | None = None
+    for name in path.replace("[", ".[").split(".")[1:]:
+        for argument in (kind, *get_args(kind)):
+            if name.startswith("[") and get_origin(argument) is list:
+                kind = get_args(argument)[0]
+                break
+            if attrs.has(argument) and name in (fields := attrs.fields_dict(argument)):
+                kind, found = fields[name].type, str(fields[name].metadata.get("evidence", ""))
+                break
+    return found

@@ -1,0 +1,114 @@
+"""What a user may choose, as plain values: for the client, and for a single call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from attrs import Attribute, field, frozen
+
+from nudgescribe_async.errors import ConfigurationError
+
+__all__ = ["CallOptions", "RetryPolicy", "Timeout"]
+
+
+def _seconds(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+        raise ConfigurationError(
+            f"{type(instance).__name__}({attribute.name}=...) must be a number of seconds above 0, or None for no "
+            f"limit; got {value!r}."
+        )
+
+
+def _required_seconds(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is None:
+        raise ConfigurationError(f"{type(instance).__name__}({attribute.name}=...) must be a number of seconds.")
+    _seconds(instance, attribute, value)
+
+
+def _attempts(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"RetryPolicy(attempts=...) must be a whole number above 0; got {value!r}.")
+
+
+@frozen(kw_only=True)
+class RetryPolicy:
+    """How often and how long apart a call is tried. *Whether* it may be is the contract's business.
+
+    The wait before attempt ``n`` is drawn evenly between 0 and ``min(longest, base * 2 ** (n - 2))``
+    seconds, unless the service said how long to wait.
+
+    Attributes:
+        attempts: the most requests of one call; 1 switches retries off.
+        base: seconds; the longest wait before the second attempt.
+        longest: seconds; the longest wait of all.
+        longest_retry_after: seconds; if the service asks for a longer wait, the call ends at once.
+    """
+
+    attempts: int = field(default=4, validator=_attempts)
+    base: float = field(default=0.5, validator=_required_seconds)
+    longest: float = field(default=30.0, validator=_required_seconds)
+    longest_retry_after: float = field(default=120.0, validator=_required_seconds)
+
+
+@frozen(kw_only=True)
+class Timeout:
+    """How long things may take, in seconds; ``None`` is no limit.
+
+    Attributes:
+        total: a whole call: queueing, renewal of the token, attempts, waits, and reading the answer.
+            There is none by default, since it would end long uploads; retries and the two other
+            limits end a call all the same.
+        connect: getting a connection: a free place in the pool, the name, TCP and TLS together.
+        read: without a byte from the server.
+    """
+
+    total: float | None = field(default=None, validator=_seconds)
+    connect: float | None = field(default=10.0, validator=_seconds)
+    read: float | None = field(default=60.0, validator=_seconds)
+
+
+# Set by the session alone: a caller who could set them would override what is promised of them.
+RESERVED_HEADERS = frozenset(
+    {"authorization", "content-length", "content-type", "host", "transfer-encoding", "x-api-key", "x-auth-context"}
+)
+
+
+def _retry_policy(value: RetryPolicy | int | None) -> RetryPolicy | None:
+    if value is None or isinstance(value, RetryPolicy):
+        return value
+    if isinstance(value, bool) or not isinstance(cast("object", value), int) or value < 0:
+        raise ConfigurationError(
+            f"CallOptions(retries=...) must be a number of retries, or a RetryPolicy; got {value!r}."
+        )
+    return RetryPolicy(attempts=value + 1)
+
+
+def _headers(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"CallOptions(headers=...) must be a mapping, not {type(value).__name__}.")
+    for name, text in cast("Mapping[object, object]", value).items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise ConfigurationError(f"CallOptions(headers=...): the name and value of {name!r} must be text.")
+        if name.lower() in RESERVED_HEADERS:
+            raise ConfigurationError(f"CallOptions(headers=...): {name!r} is set by the session alone.")
+
+
+def _header_names(value: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f"{name!r}: ***" for name in value) + "}"
+
+
+@frozen(kw_only=True)
+class CallOptions:
+    """Choices for one call; what is left out is as the client has it.
+
+    Attributes:
+        timeout: seconds for the whole call; see ``Timeout.total``.
+        retries: how often the call may be repeated after the first attempt (0: never), or a whole
+            ``RetryPolicy``. What may not be repeated is not repeated, whatever this says.
+        headers: sent in addition. Those that the session sets itself are refused.
+    """
+
+    timeout: float | None = field(default=None, validator=_seconds)
+    retries: RetryPolicy | None = field(default=None, converter=_retry_policy)
+    headers: Mapping[str, str] = field(factory=dict, validator=_headers, repr=_header_names)

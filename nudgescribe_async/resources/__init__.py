@@ -1,0 +1,1 @@
+"""What is written by hand on top of the generated endpoints."""

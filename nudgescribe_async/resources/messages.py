@@ -1,0 +1,117 @@
+"""``ns.messages``: the endpoints, and all rows of a campaign's message files as one stream."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from nudgescribe_async.endpoint import checked
+from nudgescribe_async.endpoints.messages import COUNT_PAGES, FETCH_CSV, MessagesEndpoints
+from nudgescribe_async.errors import ResponseDecodeError
+from nudgescribe_async.paging import PageIterator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from nudgescribe_async.options import CallOptions
+    from nudgescribe_async.session import Answer
+
+__all__ = ["Messages", "read_rows"]
+
+
+class Messages(MessagesEndpoints):
+    """Publishing the messages of a campaign, and reading what was published."""
+
+    __slots__ = ()
+
+    def iter(
+        self,
+        campaign_id: str,
+        run_number: int | None = None,
+        *,
+        concurrency: int = 8,
+        prefetch: int | None = None,
+        options: CallOptions | None = None,
+    ) -> PageIterator[dict[str, str]]:
+        """All published messages of a campaign, one row of its CSV files after the other.
+
+        Asks for the number of files (``messages.count_pages``), then for the files as CSV
+        (``messages.fetch``), several at a time. The parsed JSON of the service is not used, since it is cut at
+        1,000 rows without notice.
+
+        Args:
+            campaign_id: the campaign.
+            run_number: a run in the campaign's history; left out, the current run.
+            concurrency: the most requests in flight; the client's own limit holds as well.
+            prefetch: the most files ahead of the consumer; twice ``concurrency`` if left out.
+            options: timeout, retries and headers of each request.
+
+        Returns:
+            A ``PageIterator`` of rows, each a mapping of column to text: use it with ``async for``. Leaving the
+            loop early cancels what is in flight.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            ValueError: an argument has a value that cannot be right.
+        """
+        which = {"campaign_id": campaign_id, "run_number": run_number}
+        checked(COUNT_PAGES, which)
+
+        async def fetch(page: int) -> Answer:
+            return await self._session.exchange(FETCH_CSV, {**which, "page": page, "format": "csv"}, options)
+
+        def decode(answer: Answer) -> Iterable[dict[str, str]]:
+            return read_rows(self._session.decode(FETCH_CSV, answer))
+
+        return PageIterator(
+            operation=FETCH_CSV.operation,
+            count=lambda: self.count_pages(campaign_id, run_number, options=options),
+            fetch=fetch,
+            decode=decode,
+            concurrency=concurrency,
+            prefetch=prefetch,
+            events=self._session.events,
+        )
+
+
+def read_rows(text: str) -> list[dict[str, str]]:
+    """The rows of a message file.
+
+    Raises:
+        ResponseDecodeError: the text is no CSV with a header and as many cells in each row. Nothing is
+            guessed: a row that is out of step would put words into the wrong customer's letter.
+    """
+    lines = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    try:
+        return list(_rows(lines))
+    except csv.Error as error:
+        raise _no_csv(f"line {lines.line_num} is no CSV: {error}", "CSV", "something else") from None
+
+
+def _rows(lines: Iterator[list[str]]) -> Iterator[dict[str, str]]:
+    header = next(lines, None)
+    if header is None:
+        return
+    if len(set(header)) < len(header):
+        raise _no_csv("two columns have the same name", "a header of different names", "a name twice")
+    for number, cells in enumerate(lines, start=1):
+        if not cells:
+            continue  # an empty line, as at the end of some files
+        if len(cells) != len(header):
+            raise _no_csv(
+                f"row {number} has {len(cells)} cells under {len(header)} columns",
+                f"{len(header)} cells",
+                f"{len(cells)} cells",
+            )
+        yield dict(zip(header, cells, strict=True))
+
+
+def _no_csv(what: str, expected: str, received: str) -> ResponseDecodeError:
+    return ResponseDecodeError(
+        f"The message file cannot be read: {what}.",
+        expected=expected,
+        received=received,
+        operation=FETCH_CSV.operation,
+        evidence=str(FETCH_CSV.evidence),
+    )

@@ -1,0 +1,467 @@
+"""The one funnel that every request goes through.
+
+A call is checked and encoded, waits for a token and for a free slot, is sent, and is read to its end;
+what went wrong is judged by ``retry``; what came back is decoded by ``codec``. One deadline spans all
+of it.
+
+A call that is refused (401, 403) gets another token once, if ``auth`` thinks that helps, and is sent
+again once. What is refused again is final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import platform
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+from attrs import define, evolve, field, frozen
+
+from nudgescribe_async.auth import Replacement
+from nudgescribe_async.codec import Codec, InvalidJSONError, dumps, loads
+from nudgescribe_async.endpoint import Bearer, Effect, Endpoint, Kind, checked
+from nudgescribe_async.errors import (
+    APIStatusError,
+    Attempt,
+    ClientClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    NudgescribeError,
+    OutcomeUnknownError,
+    RequestNotSentError,
+    ResponseDecodeError,
+    TransportError,
+)
+from nudgescribe_async.events import Events, RequestFinished, RequestRetrying, RequestStarted
+from nudgescribe_async.options import CallOptions, RetryPolicy, Timeout
+from nudgescribe_async.refusal import read_refusal, request_id
+from nudgescribe_async.retry import Retry, decide
+from nudgescribe_async.transport import Headers, Request, Response, StreamBody, Transport
+from nudgescribe_async.transport.multipart import FileSource, file_body, multipart_body
+from nudgescribe_async.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable, Mapping
+
+    from nudgescribe_async.auth import TokenManager
+    from nudgescribe_async.clock import Clock
+    from nudgescribe_async.throttle import Throttle
+
+__all__ = ["Answer", "Session", "checked_base_url"]
+
+T = TypeVar("T")
+
+USER_AGENT = f"nudgescribe_async/{__version__} Python/{platform.python_version()}"
+MAX_ANSWER_BYTES = 256 * 2**20
+MAX_REFUSAL_BYTES = 64 * 2**10
+_NO_CSV = ("application/json", "text/html", "application/xhtml+xml")
+_DEFAULT = CallOptions()
+
+
+def checked_base_url(url: str) -> str:
+    """The address of the service, without a slash at the end.
+
+    Raises:
+        ConfigurationError: it is no absolute URL, has a part that it must not have, or would send
+            tokens unencrypted to a host other than this one.
+    """
+    if not isinstance(cast("object", url), str) or not url.strip():
+        raise ConfigurationError(f"base_url must be the address of the service; got {url!r}.")
+    url = url.strip()
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"base_url is no URL: {error}.") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigurationError("base_url must begin with https:// and name a host.")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError("base_url must not hold a user name or password; give Credentials instead.")
+    if parts.query or parts.fragment or any(letter.isspace() or ord(letter) < 32 for letter in url):
+        raise ConfigurationError("base_url must end with the path: no query, no fragment, no white space.")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ConfigurationError(
+            f"base_url must begin with https://: tokens would travel unencrypted to {host}. Plain http is for loopback."
+        )
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.rstrip(".").lower() == "localhost"
+
+
+@frozen(kw_only=True)
+class Answer:
+    """A success, not decoded yet."""
+
+    status: int
+    headers: Headers
+    body: bytes = field(repr=False)
+    request_id: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+
+
+@define
+class _Call:
+    """What is known of a call under way."""
+
+    endpoint: Endpoint[Any]
+    request: Request
+    policy: RetryPolicy
+    started: float
+    deadline: float | None
+    attempts: list[Attempt] = field(factory=list[Attempt])
+    exposed: bool = False
+    """Whether a request is on its way, or was and nobody knows what became of it."""
+
+    @property
+    def may_have_taken_effect(self) -> bool:
+        return self.exposed and self.endpoint.effect is not Effect.READ
+
+
+class Session:
+    """Sends the calls of one client.
+
+    Any number of calls at once, within one event loop: the first call decides which. ``tokens`` is set by
+    the client, since tokens are had through the session that needs them.
+    """
+
+    tokens: TokenManager
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        transport: Transport,
+        throttle: Throttle,
+        clock: Clock,
+        events: Events,
+        timeout: Timeout,
+        retry: RetryPolicy,
+        context_headers: Mapping[str, str],
+        secrets: Iterable[str],
+    ) -> None:
+        self.base_url = checked_base_url(base_url)
+        self.events = events
+        self._transport = transport
+        self._throttle = throttle
+        self._clock = clock
+        self._timeout = timeout
+        self._retry = retry
+        self._context_headers = dict(context_headers)
+        self._secrets = tuple(secrets)
+        self._codec = Codec()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._active: set[asyncio.Timeout] = set()
+        self._idle = asyncio.Event()
+
+    @property
+    def used(self) -> bool:
+        """Whether a call was ever made."""
+        return self._loop is not None
+
+    async def call(
+        self,
+        endpoint: Endpoint[T],
+        values: Mapping[str, object],
+        options: CallOptions | None = None,
+        *,
+        bearer: str | None = None,
+    ) -> T:
+        """One call: its typed answer, or an error of ``nudgescribe_async.errors``.
+
+        Args:
+            endpoint: the operation.
+            values: its arguments; ``None`` is left out.
+            options: for this call alone.
+            bearer: the token, for an operation that has one handed in.
+
+        Raises:
+            TypeError: an argument is missing or of the wrong type.
+            ValueError: an argument has a value that cannot be right.
+        """
+        return self.decode(endpoint, await self.exchange(endpoint, values, options, bearer=bearer))
+
+    async def exchange(
+        self,
+        endpoint: Endpoint[Any],
+        values: Mapping[str, object],
+        options: CallOptions | None = None,
+        *,
+        bearer: str | None = None,
+    ) -> Answer:
+        """One call, its answer left as it came. See ``call``."""
+        self._check_loop(endpoint)
+        options = options if options is not None else _DEFAULT
+        started = self._clock.monotonic()
+        total = options.timeout if options.timeout is not None else self._timeout.total
+        call = _Call(
+            endpoint,
+            self._request(endpoint, values, options),
+            options.retries if options.retries is not None else self._retry,
+            started,
+            started + total if total is not None else None,
+        )
+        scope = asyncio.timeout(total)
+        try:
+            async with scope:
+                self._active.add(scope)
+                return await self._run(call, bearer)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise self._out_of_time(call, total) from None
+        finally:
+            self._active.discard(scope)
+            if not self._active:
+                self._idle.set()
+
+    def decode(self, endpoint: Endpoint[T], answer: Answer) -> T:
+        """The typed object in an answer.
+
+        Raises:
+            ResponseDecodeError: it does not fit the contract.
+            APIStatusError: it says ``"success": false``.
+        """
+        try:
+            if endpoint.answer is str and answer.headers.get("content-type", "").lower().startswith(_NO_CSV):
+                kind = answer.headers["content-type"].partition(";")[0]
+                raise ResponseDecodeError(
+                    f"The answer is {kind}, not CSV.", expected="text/csv", received=kind, operation=endpoint.operation
+                )
+            result = self._codec.decode(endpoint, answer.body)
+        except ResponseDecodeError as error:
+            if self._says_no(answer):
+                raise self._no(endpoint, answer) from None
+            error.request_id, error.attempts = answer.request_id, answer.attempts
+            if endpoint.effect is not Effect.READ:
+                error.message += " The service answered with success, so the call has probably taken effect."
+            raise
+        if getattr(result, "success", None) is False and not endpoint.partial:
+            raise self._no(endpoint, answer)
+        return result
+
+    async def aclose(self, grace: float, hurry: asyncio.Event) -> None:
+        """Refuse new calls; give those under way ``grace`` seconds, or until ``hurry``; end the rest."""
+        self._closed = True
+        if self._active and grace > 0:
+            self._idle.clear()
+            waits = [asyncio.ensure_future(self._idle.wait()), asyncio.ensure_future(hurry.wait())]
+            await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        if self._active:
+            self._idle.clear()
+            for scope in tuple(self._active):
+                with suppress(RuntimeError):  # it has just ended
+                    scope.reschedule(asyncio.get_running_loop().time())
+            await self._idle.wait()
+
+    # --- one call ----------------------------------------------------------------------------------
+
+    def _check_loop(self, endpoint: Endpoint[Any]) -> None:
+        # Calls under way may need a token while the client closes.
+        if self._closed and endpoint.bearer is Bearer.ACCESS:
+            raise ClientClosedError("The client is closed; build a new one.", operation=endpoint.operation)
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise ConfigurationError(
+                "The client belongs to another event loop, the one of its first call. Build one client per event loop.",
+                operation=endpoint.operation,
+            )
+
+    def _request(self, endpoint: Endpoint[Any], values: Mapping[str, object], options: CallOptions) -> Request:
+        arguments = checked(endpoint, values)
+        headers = {
+            "Accept": "text/csv" if endpoint.answer is str else "application/json",
+            "User-Agent": USER_AGENT,
+            **options.headers,
+        }
+        if endpoint.context_headers:
+            headers |= self._context_headers
+        for argument in endpoint.arguments:
+            if argument.header is not None and argument.name in arguments:
+                headers[argument.header] = arguments.pop(argument.name)
+        body: bytes | StreamBody | None = None
+        file = next(
+            (item.name for item in endpoint.arguments if item.kind is Kind.FILE and item.name in arguments), None
+        )
+        if file is not None:
+            source = cast("FileSource", arguments.pop(file))
+            headers["Content-Type"], body = multipart_body(
+                arguments, name=file, filename="customers.csv", content_type="text/csv", file=file_body(source)
+            )
+        elif endpoint.arguments:
+            headers["Content-Type"], body = "application/json", dumps(arguments)
+        return Request(
+            method=endpoint.method,
+            url=self.base_url + endpoint.path,
+            headers=Headers(headers),
+            body=body,
+            connect_timeout=self._timeout.connect,
+            read_timeout=self._timeout.read,
+        )
+
+    async def _run(self, call: _Call, bearer: str | None) -> Answer:
+        replaced: int | None = None
+        while True:
+            token = bearer if call.endpoint.bearer is not Bearer.ACCESS else await self._had(call, self.tokens.token())
+            outcome = await self._attempt(call, token)
+            status = outcome.status if isinstance(outcome, Answer | APIStatusError) else None
+            if token is not None and replaced is not None and status is not None:
+                self.tokens.settle(token, replaced, helped=status != replaced)
+            if isinstance(outcome, Answer):
+                return outcome
+            if await self._replaced(call, token, status, already=replaced is not None):
+                replaced = status
+            else:
+                await self._wait_or_raise(call, outcome)
+
+    async def _replaced(self, call: _Call, token: str | None, status: int | None, *, already: bool) -> bool:
+        """Whether the call, refused as it was, is worth sending again with another token."""
+        if already or token is None or status not in (401, 403) or call.endpoint.bearer is not Bearer.ACCESS:
+            return False
+        if not call.request.replayable:
+            return False
+        return await self._had(call, self.tokens.replace(token, status)) is not Replacement.KEPT
+
+    async def _had(self, call: _Call, tokens: Awaitable[T]) -> T:
+        """What the token manager gives. Whatever became of *its* request, the call was not sent."""
+        try:
+            return await tokens
+        except TransportError as error:
+            unsent = RequestNotSentError(f"No token could be had, so nothing was sent. {error.message}")
+            raise self._final(call, unsent) from error
+
+    async def _wait_or_raise(self, call: _Call, failure: NudgescribeError) -> None:
+        now = self._clock.monotonic()
+        decision = decide(
+            call.endpoint.retry,
+            failure,
+            attempts=len(call.attempts),
+            policy=call.policy,
+            time_left=call.deadline - now if call.deadline is not None else None,
+            replayable=call.request.replayable,
+        )
+        if not isinstance(decision, Retry):
+            raise self._final(call, failure)
+        self.events.emit(
+            RequestRetrying(
+                operation=call.endpoint.operation,
+                attempt=len(call.attempts),
+                after=decision.after,
+                reason=decision.reason,
+            )
+        )
+        await self._clock.sleep(decision.after)
+
+    async def _attempt(self, call: _Call, token: str | None) -> Answer | NudgescribeError:
+        """One request: its answer, or what went wrong."""
+        request = call.request
+        if token is not None:
+            request = evolve(request, headers=Headers({**request.headers, "Authorization": f"Bearer {token}"}))
+        if call.endpoint.bearer is not Bearer.ACCESS:
+            return await self._send(call, request)
+        async with self._throttle.slot():
+            return await self._send(call, request)
+
+    async def _send(self, call: _Call, request: Request) -> Answer | NudgescribeError:
+        operation, number = call.endpoint.operation, len(call.attempts) + 1
+        started = self._clock.monotonic()
+        outcome: Answer | NudgescribeError
+        self.events.emit(RequestStarted(operation=operation, attempt=number))
+        call.exposed = True
+        try:
+            outcome = await self._answer(await self._transport.send(request))
+        except TransportError as error:
+            outcome = error
+        except NudgescribeError as error:
+            error.operation, call.exposed = operation, False
+            raise
+        if not isinstance(outcome, OutcomeUnknownError):
+            call.exposed = False
+        attempt = Attempt(
+            number=number,
+            after=started - call.started,
+            seconds=self._clock.monotonic() - started,
+            status=outcome.status if isinstance(outcome, Answer | APIStatusError) else None,
+            error=type(outcome).__name__ if isinstance(outcome, TransportError) else None,
+            request_id=outcome.request_id,
+        )
+        call.attempts.append(attempt)
+        self.events.emit(
+            RequestFinished(
+                operation=operation,
+                attempt=number,
+                seconds=attempt.seconds,
+                status=attempt.status,
+                error=attempt.error,
+                request_id=attempt.request_id,
+            )
+        )
+        if isinstance(outcome, Answer):
+            return evolve(outcome, attempts=tuple(call.attempts))
+        return outcome
+
+    async def _answer(self, response: Response) -> Answer | APIStatusError:
+        async with response:
+            if not 200 <= response.status <= 299:
+                return self._refusal(response.status, response.headers, await response.read_start(MAX_REFUSAL_BYTES))
+            return Answer(
+                status=response.status,
+                headers=response.headers,
+                body=await response.read(limit=MAX_ANSWER_BYTES),
+                request_id=request_id(response.headers, self._all_secrets()),
+            )
+
+    def _refusal(self, status: int, headers: Headers, body: bytes) -> APIStatusError:
+        return read_refusal(status, headers, body, now=self._clock.time(), secrets=self._all_secrets())
+
+    def _final(self, call: _Call, failure: NudgescribeError) -> NudgescribeError:
+        failure.operation = call.endpoint.operation
+        failure.attempts = tuple(call.attempts)
+        if isinstance(failure, OutcomeUnknownError) and call.endpoint.effect is not Effect.READ:
+            look = f"look with {call.endpoint.look}" if call.endpoint.look is not None else "look"
+            failure.message += f" The call may have taken effect: {look} before you send it again."
+        return failure
+
+    def _out_of_time(self, call: _Call, total: float | None) -> NudgescribeError:
+        known = "It has not taken effect."
+        if call.may_have_taken_effect:
+            look = f": look with {call.endpoint.look} before you send it again" if call.endpoint.look else ""
+            known = f"It may have taken effect{look}."
+        if self._closed:
+            return ClientClosedError(
+                f"The client was closed while the call was under way. {known}",
+                operation=call.endpoint.operation,
+                attempts=call.attempts,
+            )
+        return DeadlineExceededError(
+            f"The call did not end within {total} s. {known}",
+            may_have_taken_effect=call.may_have_taken_effect,
+            operation=call.endpoint.operation,
+            attempts=call.attempts,
+        )
+
+    def _all_secrets(self) -> tuple[str, ...]:
+        return self._secrets + self.tokens.secrets()
+
+    def _says_no(self, answer: Answer) -> bool:
+        try:
+            value = loads(answer.body)
+        except InvalidJSONError:
+            return False
+        return isinstance(value, dict) and cast("dict[str, object]", value).get("success") is False
+
+    def _no(self, endpoint: Endpoint[Any], answer: Answer) -> APIStatusError:
+        error = self._refusal(answer.status, answer.headers, answer.body)
+        error.operation, error.attempts = endpoint.operation, answer.attempts
+        return error
