@@ -1,0 +1,93 @@
+"""The tasks of the project: ``nox -l`` lists them, ``nox -s NAME`` runs one."""
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.error_on_external_run = True
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The whole product once, on 23,570 real customers, against the sandbox."""
+    session.install(".[sandbox,speed]", silent=True)
+    # Away from the checkout, so that it is the installed package that is shown.
+    session.chdir(session.create_tmp())
+    session.run("python", "-m", "nudgescribe_async.demo")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests against the installed wheel: with ``speed`` and coverage, then in debug mode without ``speed``."""
+    session.install(".[sandbox,contract,speed]", *group("tests"))
+    environment = {"NUDGESCRIBE_TEST_INSTALLED": "1"}
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=environment)
+    session.run("coverage", "report", "--fail-under=90", "--skip-covered")
+    if not session.posargs:
+        session.run("pip", "uninstall", "--yes", "--quiet", "orjson", "uvloop")
+        debug = {"PYTHONASYNCIODEBUG": "1", "PYTHONDEVMODE": "1"}
+        session.run("pytest", "-m", "not slow", env=environment | debug)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and which module may import which."""
+    session.install(".", *group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--no-logo")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy strict on everything, pyright strict on the package."""
+    session.install("-e", ".[sandbox,contract,speed]", *group("types"), *group("tests"), "nox")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def generate(session: nox.Session) -> None:
+    """Write what is generated from the contract; ``-- --check`` only compares."""
+    session.install("-e", ".[contract]", "openapi-spec-validator")
+    session.run("openapi-spec-validator", "nudgescribe_async/contract/openapi.yaml")
+    session.run("python", "-m", "nudgescribe_async.contract", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks; ``-- NAME`` runs one, ``-- --small`` only shows that they work."""
+    session.install(".[speed]")
+    session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, strictly, into ``site/``."""
+    session.install(".[sandbox]", *group("docs"))
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The wheel and the source distribution, and a look at what is in the wheel."""
+    session.install("build", "twine")
+    target = Path(session.create_tmp()) / "dist"
+    session.run("python", "-m", "build", "--outdir", os.fspath(target))
+    session.run("twine", "check", "--strict", *map(os.fspath, target.iterdir()))
+
+
+if __name__ == "__main__":
+    sys.exit("Run me with nox: nox -s tests")
