@@ -3,7 +3,8 @@
 JSON is read and written by ``orjson`` where it is installed and by the standard library where it is
 not, with the same results: ``NaN``, infinities, numbers beyond a double, invalid UTF-8 and lone
 surrogates are refused by both, a byte order mark is skipped, and a whole number beyond 64 bits is
-read as a float by both (the limit that JSON itself warns of; ids travel as text).
+read as a float by both (the limit that JSON itself warns of; ids travel as text). What is nested some
+hundred levels deep is read by both, what is nested more than 1,024 deep by neither.
 
 Answers are structured twice at most. The fast pass stops at the first thing that does not fit and
 says nothing of it; the second, with cattrs' detailed validation, finds where and what.
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -31,6 +33,7 @@ from cattrs.gen import make_dict_structure_fn
 
 from nudgescribe_async.endpoint import timestamp
 from nudgescribe_async.errors import ResponseDecodeError
+from nudgescribe_async.shapes import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,11 +72,16 @@ def _finite(text: str) -> float:
 _decode = json.JSONDecoder(parse_constant=_refused, parse_float=_finite, parse_int=_integer).decode
 
 
+_ESCAPE = re.compile(r"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(?P<lone>u[dD][89a-fA-F])|.)")
+
+
 def _standard_loads(data: bytes) -> Any:
     text = data.decode()
     value = _decode(text)
-    if "\\ud" in text.lower():  # an escaped surrogate; alone it makes a text that no encoder can write
-        json.dumps(value, ensure_ascii=False).encode()
+    escapes = _ESCAPE.finditer(text) if "\\ud" in text or "\\uD" in text else ()
+    for escape in escapes:
+        if escape["lone"] is not None:  # half of a surrogate pair: a text that no encoder can write
+            raise json.JSONDecodeError("lone surrogate", text, escape.start())
     return value
 
 
@@ -170,7 +178,9 @@ def _timestamp(value: object, _: object) -> datetime:
         raise _MismatchError("a timestamp", value)
     try:
         moment = datetime.fromisoformat(value)
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        if moment.tzinfo is None:
+            return moment.replace(tzinfo=UTC)
+        return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise _NoTimestampError("a timestamp (ISO 8601)", value) from None
 
@@ -225,6 +235,21 @@ def _open_enumeration_hook(kind: Any) -> Callable[[Any, Any], Any]:
     return hook
 
 
+def _is_optional(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType) and len(get_args(kind)) == 2 and NoneType in get_args(kind)
+
+
+def _optional_hook(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    # cattrs looks the hook of an optional up for every value; this looks it up once.
+    (inner,) = (argument for argument in get_args(kind) if argument is not NoneType)
+    structure = converter.get_structure_hook(inner)
+
+    def hook(value: object, _: object) -> Any:
+        return None if value is None else structure(value, inner)
+
+    return hook
+
+
 def _has_timestamp(attribute: attrs.Attribute[Any]) -> bool:
     return datetime in get_args(attribute.type) and NoneType in get_args(attribute.type)
 
@@ -267,20 +292,13 @@ def _model_hook(model: Any, converter: Converter) -> Callable[[Any, Any], Any]:
         if known.issuperset(cast("dict[str, Any]", value)):
             try:
                 return structure(value, model)
-            except (KeyError, ValueError, BaseValidationError) as error:
-                if not _only_timestamps(error):
+            except (KeyError, ValueError, BaseValidationError):
+                if not timestamps:
                     raise
+        # Where a timestamp is none, that is forgiven, and only the rest is what is wrong.
         return tidied(cast("dict[str, Any]", value))
 
     return hook
-
-
-def _only_timestamps(error: BaseException) -> bool:
-    """Whether nothing but the text of timestamps was wrong."""
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return all(_only_timestamps(item) for item in group.exceptions)
-    return isinstance(error, _NoTimestampError)
 
 
 def _converter(*, detailed: bool) -> Converter:
@@ -292,6 +310,7 @@ def _converter(*, detailed: bool) -> Converter:
     converter.register_structure_hook_factory(attrs.has, _model_hook)
     converter.register_structure_hook_factory(_is_list, _list_hook)
     converter.register_structure_hook_func(_is_json_object, _json_object)
+    converter.register_structure_hook_factory(_is_optional, _optional_hook)
     converter.register_structure_hook_factory(_is_open_enumeration, _open_enumeration_hook)
     converter.register_unstructure_hook(datetime, timestamp)
     converter.register_unstructure_hook_factory(attrs.has, _model_unhook)
@@ -301,11 +320,16 @@ def _converter(*, detailed: bool) -> Converter:
 def _model_unhook(model: Any, converter: Converter) -> Callable[[Any], Any]:
     attrs.resolve_types(model)
     names = [attribute.name for attribute in attrs.fields(model) if attribute.name != "extra"]
+    json_objects = {
+        item.name for item in attrs.fields(model) if any(map(_is_json_object, (item.type, *get_args(item.type))))
+    }
 
     def unhook(instance: Any) -> dict[str, Any]:
-        fields = {name: converter.unstructure(getattr(instance, name)) for name in names}
-        extra = cast("dict[str, Any]", instance.extra)
-        return {name: item for name, item in fields.items() if item is not None} | extra
+        fields = dict(cast("dict[str, Any]", instance.extra))
+        for name in names:
+            if (item := getattr(instance, name)) is not None:
+                fields[name] = item if name in json_objects else converter.unstructure(item)
+        return fields
 
     return unhook
 
@@ -344,11 +368,11 @@ class Codec:
         """The answer of an operation, from JSON that is read already."""
         root = "$"
         if endpoint.unwrap and type(value) is dict:
-            fields = {key.strip(): item for key, item in cast("dict[str, Any]", value).items()}
+            fields = {key.strip(): item for key, item in cast("dict[str, Any]", value).items()} | value
             name = next((name for name in endpoint.unwrap if name in fields), endpoint.unwrap[0])
             if name not in fields:
                 raise self._error(
-                    endpoint, "$", f"an object with {name!r}", "an object without", str(endpoint.evidence)
+                    endpoint, "$", f"an object with {name!r}", "an object without", _shape_evidence(endpoint)
                 )
             value, root = fields[name], f"$.{name}"
         structure = self._fast.get_structure_hook(endpoint.answer)
@@ -357,7 +381,9 @@ class Codec:
         except (KeyError, ValueError):
             raise self._explained(endpoint, value, root) from None
         if endpoint.unwrap and isinstance(result, int) and result < 0:
-            raise self._error(endpoint, root, "a number that is not negative", "a negative one", str(endpoint.evidence))
+            raise self._error(
+                endpoint, root, "a number that is not negative", "a negative one", _shape_evidence(endpoint)
+            )
         return result
 
     def unstructure(self, value: object) -> Any:
@@ -382,10 +408,10 @@ class Codec:
         try:
             self._detailed.structure(value, endpoint.answer)
         except _MismatchError as error:
-            return self._error(endpoint, root, error.expected, error.received, str(endpoint.evidence))
+            return self._error(endpoint, root, error.expected, error.received, _shape_evidence(endpoint))
         except BaseValidationError as error:
             leaf, path = _first_leaf(error, root)
-            evidence = _evidence(endpoint.answer, path) or str(endpoint.evidence)
+            evidence = _evidence(endpoint.answer, path) or _shape_evidence(endpoint)
             if isinstance(leaf, _MismatchError):
                 return self._error(endpoint, path, leaf.expected, leaf.received, evidence)
             return self._error(endpoint, path, "a value", "nothing", evidence)
@@ -414,6 +440,14 @@ def _first_leaf(error: Exception, root: str) -> tuple[BaseException, str]:
 
     messages = transform_error(cast("Any", error), path=root, format_exception=keep)
     return leaves[0], messages[0].rpartition(" @ ")[2]
+
+
+def _shape_evidence(endpoint: Endpoint[Any]) -> str:
+    """How well the contract knows what an operation answers as a whole.
+
+    ``endpoint.evidence`` is that of the method and the path; bodies are stated by the seeds alone.
+    """
+    return str(endpoint.evidence if endpoint.evidence is Evidence.SEED else Evidence.ASSUMED)
 
 
 def _evidence(kind: Any, path: str) -> str | None:

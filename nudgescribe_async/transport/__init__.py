@@ -66,6 +66,17 @@ class Headers(Mapping[str, str]):
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in self._by_name
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Headers):
+            return NotImplemented
+        return dict(self._plain()) == dict(other._plain())
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._plain()))
+
+    def _plain(self) -> Iterator[tuple[str, str]]:
+        return ((name, value) for name, (_, value) in self._by_name.items())
+
     def __repr__(self) -> str:
         shown = ", ".join(
             f"{name!r}: {value!r}" if name.lower() in SHOWN_HEADERS else f"{name!r}: ***"
@@ -79,7 +90,10 @@ def _headers(items: HeaderItems) -> Headers:
 
 
 def _without_query(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a repr must not raise, and a URL that cannot be parsed may be anything
+        return "<a URL that cannot be parsed>"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -109,7 +123,8 @@ class Request:
         body: bytes, a ``StreamBody``, or nothing. Any method may have one: this API sends bodies
             with ``DELETE``.
         connect_timeout: seconds for a connection: waiting for a free one, name, TCP, TLS together.
-        read_timeout: seconds without a byte from the server.
+        read_timeout: seconds without a byte from the server, or, while a body is sent, in which the
+            server takes nothing more of it.
     """
 
     method: str
@@ -192,6 +207,20 @@ class Response:
             await self.stream.aclose()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    async def read_start(self, size: int) -> bytes:
+        """At most ``size`` bytes of the body, as far as they come; then the end of the response."""
+        start = bytearray()
+        try:
+            async for chunk in self.stream:
+                start += chunk
+                if len(start) >= size:
+                    break
+        except OutcomeUnknownError:
+            pass  # the status is known, and this is all there is to explain it
+        finally:
+            await self.stream.aclose()
+        return bytes(start[:size])
+
     async def aclose(self) -> None:
         """Give up what is left of the body. May be called more than once."""
         await self.stream.aclose()
@@ -212,7 +241,8 @@ class Transport(Protocol):
     ``send`` sends the request exactly once and returns when the headers of the answer are here.
     It raises nothing but ``ConfigurationError`` (the request cannot be sent as it is),
     ``RequestNotSentError`` (the server cannot have seen it), ``OutcomeUnknownError`` (it may have),
-    ``ClientClosedError``, and ``asyncio.CancelledError``; when cancelled it leaves nothing behind. It
+    ``ClientClosedError``, ``asyncio.CancelledError``, and whatever the stream of the body raised, as it
+    is (the server has not seen a whole request then). When cancelled it leaves nothing behind. It
     follows no redirect, stores no cookie, and never sends a second time by itself.
 
     ``aclose`` closes what the transport opened, and only that. It may be called more than once, and

@@ -1,0 +1,592 @@
+"""The transport over ``aiohttp``: the one that is used unless another is asked for.
+
+What happens when several things happen at once:
+
+=====================  ============================================================================
+many ``send`` at once  allowed; ``limit`` of them are on the wire, the others wait for a connection
+the first ``send``     makes the session, inside the running event loop; concurrent ones share it
+``send`` is cancelled  the connection is dropped, the body's stream is closed, then the
+                       cancellation goes on
+``aclose`` meanwhile   who waits for a connection gets ``ClientClosedError``; who waits for an answer
+                       gets ``OutcomeUnknownError``
+``send`` afterwards    ``ClientClosedError``
+another event loop     ``ConfigurationError``: connections belong to the loop that opened them
+=====================  ============================================================================
+
+A request is sent exactly once. aiohttp by itself sends GET, PUT and DELETE a second time when a kept
+connection turns out to be dead, whatever the service did with the first; see ``_send_once``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from nudgescribe_async.errors import ClientClosedError, ConfigurationError
+from nudgescribe_async.transport import Headers, Request, Response, StreamBody
+from nudgescribe_async.transport._aiohttp_errors import mapped, without_secrets, without_text
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Mapping
+    from typing import Self
+
+    from aiohttp.abc import AbstractStreamWriter
+
+__all__ = ["AiohttpTransport"]
+
+PIECE: Final = 256 * 1024  # a body in memory is written in pieces, so that no write holds up the loop for long
+CLOSE_GRACE: Final = 2.0  # seconds that closing connections may take before they are cut
+
+CLOSED_MEANWHILE: Final = "The transport was closed while the request waited for a connection. Nothing was sent."
+
+_TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+_NOT_IN_VALUES = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f]")
+
+
+class AiohttpTransport:
+    """Sends requests with ``aiohttp``.
+
+    Without ``session`` it makes its own at the first ``send``: no cookies, no netrc, no total timeout
+    (the deadline of a call is kept above the transport), and closes it in ``aclose``. The default TLS
+    context is the one that aiohttp builds when it is imported, so no call waits for it.
+
+    With ``session`` it uses that one and never closes it. Proxy, TLS, limits, default headers, cookies
+    and tracing are then the session's affair. Its client middlewares are *not* run for these requests:
+    the one that keeps aiohttp from sending twice takes their place.
+
+    Args:
+        session: an open session of yours, made in the event loop in which ``send`` will be called.
+        proxy: the URL of a proxy for every request, with ``user:password@`` if it wants them.
+        proxy_headers: headers for the proxy, sent when a tunnel for https is asked for.
+        trust_env: take the proxy from ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``. Nothing else is
+            taken from the environment; netrc is never read.
+        ssl_context: for a private certificate authority, or client certificates.
+        limit: the most connections at once; 0 is no limit.
+        limit_per_host: the most connections to one host and port; 0 is no limit.
+        keepalive_timeout: seconds that an idle connection is kept. Keep it below the server's, or
+            requests run into connections that the server is just closing.
+        read_buffer: bytes that are read ahead of whoever reads the body of an answer.
+
+    Raises:
+        ConfigurationError: the options contradict one another.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession | None = None,
+        *,
+        proxy: str | None = None,
+        proxy_headers: Mapping[str, str] | None = None,
+        trust_env: bool = False,
+        ssl_context: ssl.SSLContext | None = None,
+        limit: int = 100,
+        limit_per_host: int = 0,
+        keepalive_timeout: float = 15.0,
+        read_buffer: int = 64 * 1024,
+    ) -> None:
+        if session is not None:
+            _refuse_options_of_own_session(
+                proxy=proxy is not None,
+                proxy_headers=proxy_headers is not None,
+                trust_env=trust_env,
+                ssl_context=ssl_context is not None,
+                limit=limit != 100,
+                limit_per_host=limit_per_host != 0,
+                keepalive_timeout=keepalive_timeout != 15.0,
+                read_buffer=read_buffer != 64 * 1024,
+            )
+        if proxy_headers is not None and proxy is None and not trust_env:
+            raise ConfigurationError("proxy_headers needs proxy or trust_env: without a proxy nobody gets them.")
+        for name, value in (("limit", limit), ("limit_per_host", limit_per_host)):
+            if value < 0:
+                raise ConfigurationError(f"{name} must be 0 (no limit) or more, not {value}.")
+        for name, number in (("keepalive_timeout", keepalive_timeout), ("read_buffer", read_buffer)):
+            if not number > 0:
+                raise ConfigurationError(f"{name} must be more than 0, not {number}.")
+        self._session = session
+        self._owns_session = session is None
+        self._proxy = None if proxy is None else _proxy_url(proxy)
+        self._proxy_headers = None if proxy_headers is None else _checked_headers(Headers(proxy_headers))
+        self._trust_env = trust_env
+        self._ssl_context = ssl_context
+        self._limit = limit
+        self._limit_per_host = limit_per_host
+        self._keepalive_timeout = keepalive_timeout
+        self._read_buffer = read_buffer
+        self._sockets = _Sockets()
+        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        if session is not None:
+            with suppress(RuntimeError):
+                self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        session = "its own session" if self._owns_session else "a given session"
+        return f"<AiohttpTransport with {session}{', closed' if self._closed else ''}>"
+
+    async def send(self, request: Request) -> Response:  # noqa: RET503 - _raise does not return
+        """Send the request exactly once; return when the headers of the answer are here.
+
+        Safe to call from any number of tasks of one event loop. When cancelled, the connection is
+        dropped and the body's stream is closed before the cancellation goes on.
+
+        Raises:
+            ConfigurationError: the request cannot be sent as it is, or its body stream gave another
+                number of bytes than its ``length``. The server has not seen a whole request.
+            RequestNotSentError: there was no connection to send it on.
+            OutcomeUnknownError: it was sent, at least in part, and no answer came.
+            ClientClosedError: the transport, or the session it was given, is closed.
+            Exception: whatever the body's stream raised, as it is. The server has not seen a whole
+                request.
+        """
+        session = self._ready_session()
+        url = _checked_url(request.url)
+        headers = _checked_headers(request.headers)
+        body = _checked_body(request, headers)
+        if session.auth is not None and "Authorization" in headers:
+            raise ConfigurationError(
+                "The session has auth= of its own, and the request has an Authorization header: make the session without."
+            )
+        if not _TOKEN.fullmatch(request.method):
+            raise ConfigurationError(f"{request.method!r} is no HTTP method.")
+        timeout = aiohttp.ClientTimeout(
+            total=None,
+            connect=_checked_seconds("connect_timeout", request.connect_timeout),
+            sock_read=_checked_seconds("read_timeout", request.read_timeout),
+        )
+        proxy = self._proxy
+        if proxy is None and self._trust_env:
+            proxy = await asyncio.to_thread(_proxy_of_environment, url)
+        try:
+            answer = await session.request(
+                request.method,
+                url,
+                headers=headers,
+                data=body,
+                skip_auto_headers=("Content-Type",),
+                allow_redirects=False,
+                raise_for_status=False,
+                auto_decompress=True,
+                proxy=proxy,
+                proxy_headers=None if proxy is None else self._proxy_headers,
+                timeout=timeout,
+                middlewares=(_send_once,),
+            )
+        except asyncio.CancelledError as error:
+            if body is not None:
+                await body.finished()
+            task = asyncio.current_task()
+            if self._is_closed() and task is not None and not task.cancelling():
+                # Nobody cancelled this task: a connector that is closed cancels who waits for it.
+                raise ClientClosedError(CLOSED_MEANWHILE) from error
+            raise
+        except Exception as error:  # noqa: BLE001 - it is raised again below, as another
+            failure = error
+        else:
+            return Response(
+                status=answer.status,
+                headers=Headers(answer.headers.items()),
+                stream=_AnswerStream(answer, body, request),
+            )
+        # Outside of the except block, so that the body's own exception gets no context that is not its own.
+        if body is not None:
+            await body.finished()
+        self._raise(failure, request, body)
+
+    async def aclose(self) -> None:
+        """Close the session if the transport made it, and wait until its connections are gone.
+
+        May be called more than once, by several tasks, and before the first ``send``. Requests on
+        their way are cut off. If the waiting is cancelled, the closing goes on by itself.
+        """
+        self._closed = True
+        if self._session is None or not self._owns_session:
+            return
+        running = asyncio.get_running_loop()
+        if self._closing is None:
+            if self._loop is not None and self._loop is not running and not self._loop.is_closed():
+                raise ConfigurationError("The transport was used in another event loop: close it there.")
+            self._closing = running.create_task(self._close(self._session))
+        if self._closing.done():
+            self._closing.result()
+        else:
+            await asyncio.shield(self._closing)
+
+    async def _close(self, session: aiohttp.ClientSession) -> None:
+        closing = asyncio.ensure_future(session.close())
+        await asyncio.wait({closing}, timeout=CLOSE_GRACE)
+        await self._sockets.gone(CLOSE_GRACE)
+        await closing
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _ready_session(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise ClientClosedError("The transport is closed. Nothing was sent.")
+        running = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = running
+        if self._loop is not running:
+            raise ConfigurationError(
+                "The transport belongs to the event loop that used it first, and this is another one:"
+                " make one transport for each event loop. Nothing was sent."
+            )
+        if self._session is None:
+            self._session = self._new_session()
+        if self._session.closed:
+            raise ClientClosedError("The aiohttp session that the transport was given is closed. Nothing was sent.")
+        return self._session
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=self._limit,
+                limit_per_host=self._limit_per_host,
+                keepalive_timeout=self._keepalive_timeout,
+                ssl=True if self._ssl_context is None else self._ssl_context,
+                socket_factory=self._sockets.open,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=self._read_buffer,
+        )
+
+    def _is_closed(self) -> bool:
+        return self._closed or (self._session is not None and self._session.closed)
+
+    def _raise(self, failure: Exception, request: Request, body: _Body | None) -> NoReturn:
+        if body is not None and body.error is not None:
+            raise body.error
+        reached = None
+        if isinstance(failure, _NotSentAgain):
+            reached, failure = failure.reached, failure.error
+        cause = without_secrets(failure, request)
+        if self._is_closed() and (reached is False or isinstance(failure, RuntimeError)):
+            raise ClientClosedError(CLOSED_MEANWHILE) from cause
+        raise mapped(failure, request, reached=reached) from cause
+
+
+class _NotSentAgain(Exception):  # noqa: N818 - it never leaves this module
+    """Carries an error through ``ClientSession``, which sends again only after errors of its own."""
+
+    def __init__(self, error: Exception, *, reached: bool) -> None:
+        super().__init__()
+        self.error = error
+        self.reached = reached  # False: no byte of the request had been handed to a connection
+
+
+async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a second time.
+
+    ``ClientSession`` sends GET, PUT, DELETE, HEAD, OPTIONS and TRACE again after ``ClientOSError`` and
+    ``ServerDisconnectedError``, and has no option against it. ``PUT /v1/cg`` creates. As a middleware,
+    which stands between the session and the connection, this makes the error one that it passes on.
+
+    ``ClientRequest.response`` is set when the request is handed to a connection. While it is not set,
+    no server has seen a byte.
+    """
+    try:
+        return await handler(request)
+    except Exception as error:
+        raise _NotSentAgain(error, reached=request.response is not None) from error
+
+
+class _Body(aiohttp.Payload):
+    """The body of one attempt: opened when it is written, closed whatever happens.
+
+    The piece that completes the announced length is held back until the stream has ended, so that a
+    stream that gives more than it announced never makes a whole request.
+    """
+
+    def __init__(self, body: bytes | StreamBody, *, patience: float | None) -> None:
+        # aiohttp wants a content type, and skip_auto_headers keeps it from sending it.
+        super().__init__(body, content_type="application/octet-stream")
+        self._size = len(body) if isinstance(body, bytes) else body.length
+        self._patience = patience
+        self._done: asyncio.Event | None = None
+        self.error: Exception | None = None
+
+    async def finished(self) -> None:
+        """Wait until nothing is written any more and the stream is closed."""
+        if self._done is not None:
+            await self._done.wait()
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002
+        """Not for use: a stream is not shown."""
+        raise TypeError("The body is a stream.")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """As ``write_with_length``."""
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002
+        """Write the body. Errors of the stream are kept in ``error``, errors of the connection are not."""
+        self._done = asyncio.Event()
+        try:
+            if isinstance(self._value, bytes):
+                await self._write_bytes(writer, self._value)
+            else:
+                await self._write_stream(writer, self._value)
+        finally:
+            self._done.set()
+
+    async def _write_bytes(self, writer: AbstractStreamWriter, data: bytes) -> None:
+        if len(data) <= PIECE:
+            if data:
+                await writer.write(data)
+        else:
+            view = memoryview(data)
+            for start in range(0, len(data), PIECE):
+                await self._piece(writer, view[start : start + PIECE])
+        await self._drain(writer)
+
+    async def _write_stream(self, writer: AbstractStreamWriter, body: StreamBody) -> None:
+        written = 0
+        held = b""
+        try:
+            stream = body.open()
+        except Exception as error:
+            self.error = error
+            raise
+        try:
+            while (chunk := await self._next(stream)) is not None:
+                if not chunk:
+                    continue
+                if body.length is not None and written + len(held) + len(chunk) > body.length:
+                    self._wrong_length(f"more than the {body.length:,} bytes")
+                if held:
+                    await self._piece(writer, held)
+                    written += len(held)
+                held = chunk
+                if body.length is None or written + len(held) < body.length:
+                    await self._piece(writer, held)
+                    written += len(held)
+                    held = b""
+            if body.length is not None and written + len(held) < body.length:
+                self._wrong_length(f"{written + len(held):,} bytes instead of the {body.length:,}")
+        finally:
+            closing = getattr(stream, "aclose", None)
+            if closing is not None:
+                await closing()
+        if held:
+            await self._piece(writer, held)
+        await self._drain(writer)
+
+    async def _next(self, stream: AsyncIterator[bytes]) -> bytes | None:
+        try:
+            return await anext(stream)
+        except StopAsyncIteration:
+            return None
+        except Exception as error:
+            self.error = error
+            raise
+
+    def _wrong_length(self, what: str) -> NoReturn:
+        self.error = ConfigurationError(
+            f"The stream of the body gave {what} that its length announced. The request was cut off before its end,"
+            " so the server has not seen a whole one. Did the file change while it was sent?"
+        )
+        raise self.error
+
+    async def _piece(self, writer: AbstractStreamWriter, data: bytes | memoryview) -> None:
+        async with asyncio.timeout(self._patience):
+            await writer.write(data)
+
+    async def _drain(self, writer: AbstractStreamWriter) -> None:
+        async with asyncio.timeout(self._patience):
+            await writer.drain()
+
+
+class _AnswerStream:
+    """The body of an answer. An iterator rather than a generator: there is nothing to finish when it is forgotten."""
+
+    def __init__(self, answer: aiohttp.ClientResponse, body: _Body | None, request: Request) -> None:
+        self._answer = answer
+        self._body = body
+        self._request = request
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await self._answer.content.readany()
+        except Exception as error:  # noqa: BLE001 - the table knows them all
+            self._drop()
+            raise mapped(error, self._request, reached=True) from without_secrets(error, self._request)
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        if self._answer.closed or self._answer.content.is_eof():
+            self._answer.release()
+        else:
+            self._drop()
+        if self._body is not None:  # an answer may come before the end of the request
+            await self._body.finished()
+
+    def _drop(self) -> None:
+        connection = self._answer.connection
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()  # a TLS transport would go on reading until the server agrees to close
+        self._answer.close()
+
+
+class _Socket(socket.socket):
+    """A socket that says when it is closed."""
+
+    owner: _Sockets
+
+    def close(self) -> None:
+        super().close()
+        self.owner.closed(self)
+
+    def detach(self) -> int:
+        """What uvloop calls when it has closed the descriptor."""
+        descriptor = super().detach()
+        self.owner.closed(self)
+        return descriptor
+
+
+class _Sockets:
+    """The open sockets of a session.
+
+    ``ClientSession.close`` does not wait for connections that were dropped before, by a cancelled
+    request for instance, and a TLS connection takes its time to close. Whoever ends the event loop
+    then leaves a transport behind. Counting sockets needs nothing private of aiohttp.
+    """
+
+    def __init__(self) -> None:
+        self._open: set[_Socket] = set()
+        self._none: asyncio.Event | None = None
+
+    def open(self, address: tuple[Any, ...]) -> socket.socket:
+        """Make a socket as ``aiohttp`` would; ``address`` is an entry of ``getaddrinfo``."""
+        opened = _Socket(address[0], address[1], address[2])
+        opened.owner = self
+        self._open.add(opened)
+        return opened
+
+    def closed(self, gone: _Socket) -> None:
+        self._open.discard(gone)
+        if not self._open and self._none is not None:
+            self._none.set()
+
+    async def gone(self, seconds: float) -> None:
+        """Wait until all are closed; cut those that are not after ``seconds``."""
+        self._none = asyncio.Event()
+        if self._open and not await self._wait(self._none, seconds):
+            for still_open in list(self._open):
+                with suppress(OSError):
+                    still_open.shutdown(socket.SHUT_RDWR)
+            await self._wait(self._none, seconds)
+        await asyncio.sleep(0)  # a TLS transport hears of it one turn of the loop later
+
+    @staticmethod
+    async def _wait(event: asyncio.Event, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        return event.is_set()
+
+
+# Checks before anything is sent
+
+
+def _refuse_options_of_own_session(**given: bool) -> None:
+    names = [name for name, is_given in given.items() if is_given]
+    if names:
+        raise ConfigurationError(
+            f"{', '.join(names)} cannot be given together with session: set it on the session, or give no session."
+        )
+
+
+def _checked_url(text: str) -> URL:
+    try:
+        # What came encoded, a signature for instance, must not be encoded again.
+        url = URL(text, encoded=text.isascii())
+        usable = url.scheme in {"http", "https"} and bool(url.host) and not _NOT_IN_URLS.search(text)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError("The URL cannot be parsed. Check the base URL.") from without_text(error)
+    if not usable:
+        raise ConfigurationError("The URL must be absolute, begin with https:// or http://, and hold no spaces.")
+    if url.raw_user is not None or url.raw_password is not None:
+        raise ConfigurationError("The URL must not hold a user name or a password.")
+    return url
+
+
+def _proxy_url(text: str) -> URL:
+    try:
+        url = URL(text)
+        usable = url.scheme in {"http", "https"} and bool(url.host) and not _NOT_IN_URLS.search(text)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError("The URL of the proxy cannot be parsed.") from without_text(error)
+    if not usable:
+        raise ConfigurationError("The URL of the proxy must look like http://host:port or https://host:port.")
+    return url
+
+
+def _proxy_of_environment(url: URL) -> URL | None:
+    """The proxy for ``url``; blocking, since some systems ask their settings."""
+    proxy = getproxies().get(url.scheme)
+    if proxy is None or proxy_bypass(f"{url.host}:{url.port}"):
+        return None
+    return _proxy_url(proxy if "://" in proxy else f"http://{proxy}")
+
+
+def _checked_headers(headers: Headers) -> CIMultiDict[str]:
+    checked: CIMultiDict[str] = CIMultiDict()
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ConfigurationError(f"{name!r} cannot be the name of a header. Nothing was sent.")
+        if not isinstance(value, str):
+            raise ConfigurationError(f"The value of the header {name} must be a str. Nothing was sent.")
+        if _NOT_IN_VALUES.search(value):
+            raise ConfigurationError(f"The value of the header {name} holds a control character. Nothing was sent.")
+        try:
+            value.encode("latin-1")
+        except UnicodeEncodeError:
+            raise ConfigurationError(
+                f"The value of the header {name} holds a character that headers cannot carry. Nothing was sent."
+            ) from None
+        checked[name] = value
+    return checked
+
+
+def _checked_body(request: Request, headers: CIMultiDict[str]) -> _Body | None:
+    if "Transfer-Encoding" in headers:
+        raise ConfigurationError("The transport frames the body: leave out the header Transfer-Encoding.")
+    if request.body is None:
+        length: int | None = 0
+        body = None
+    elif isinstance(request.body, (bytes, StreamBody)):
+        body = _Body(request.body, patience=request.read_timeout)
+        length = body.size
+    else:
+        raise ConfigurationError(f"A body must be bytes, a StreamBody or None, not {type(request.body).__name__}.")
+    announced = headers.get("Content-Length")
+    if announced is not None and announced != str(length):
+        raise ConfigurationError("The header Content-Length contradicts the body: leave it out.")
+    return body
+
+
+def _checked_seconds(name: str, seconds: float | None) -> float | None:
+    if seconds is not None and not seconds > 0:  # aiohttp would take 0 for "for ever"
+        raise ConfigurationError(f"{name} must be more than 0 seconds, or None for no limit; not {seconds}.")
+    return seconds

@@ -1,0 +1,283 @@
+"""Every exception of aiohttp becomes one of ours, deliberately, and none of them holds a secret."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import pickle
+import socket
+import ssl
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from aiohttp import client_exceptions
+from aiohttp.client_reqrep import ConnectionKey
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from nudgescribe_async.errors import (
+    ClientClosedError,
+    ConfigurationError,
+    NudgescribeError,
+    OutcomeUnknownError,
+    RequestNotSentError,
+)
+from nudgescribe_async.transport import Request
+from nudgescribe_async.transport._aiohttp_errors import OUTCOMES, mapped
+from nudgescribe_async.transport.aiohttp import AiohttpTransport
+
+if TYPE_CHECKING:
+    from aioresponses import aioresponses
+
+SECRET = "s3cr3t-of-the-test"
+ADDRESS = "https://api.example.test/v1/cg"
+REQUEST = Request(
+    method="PUT",
+    url=f"{ADDRESS}?signature={SECRET}-query",
+    headers={"Authorization": f"Bearer {SECRET}-token", "X-API-Key": f"{SECRET}-key"},
+)
+KEY = ConnectionKey("api.example.test", 443, True, True, URL(f"http://me:{SECRET}@proxy:1"), None, None)
+INFO = aiohttp.RequestInfo(URL(REQUEST.url), "PUT", CIMultiDictProxy(CIMultiDict(REQUEST.headers)), URL(REQUEST.url))
+
+
+def all_of_aiohttp() -> set[type[BaseException]]:
+    found: set[type[BaseException]] = {
+        cls for cls in vars(client_exceptions).values() if inspect.isclass(cls) and issubclass(cls, Exception)
+    }
+    found |= {cls for cls in vars(aiohttp).values() if inspect.isclass(cls) and issubclass(cls, aiohttp.ClientError)}
+    waiting = [aiohttp.ClientError]
+    while waiting:
+        cls = waiting.pop()
+        if cls.__module__.startswith("aiohttp."):
+            found.add(cls)
+        waiting.extend(cls.__subclasses__())
+    return found
+
+
+def test_every_exception_of_aiohttp_is_in_the_table() -> None:
+    missing = {cls.__name__ for cls in all_of_aiohttp() if cls not in OUTCOMES}
+    assert missing == set(), "decide what the server can have seen, and add them to OUTCOMES"
+
+
+def example(cls: type[BaseException]) -> Any:
+    refused = ConnectionRefusedError(111, "Connect call failed")
+    made: Any = cls
+    if issubclass(cls, aiohttp.ClientConnectorCertificateError):
+        return made(KEY, ssl.SSLCertVerificationError(1, "certificate verify failed"))
+    if issubclass(cls, client_exceptions.UnixClientConnectorError):
+        return made("/run/socket", KEY, refused)
+    if issubclass(cls, aiohttp.ClientConnectorError):
+        return made(KEY, refused)
+    if issubclass(cls, aiohttp.ClientResponseError):
+        return made(INFO, (), status=407, message=f"no {SECRET}-token", headers=CIMultiDict({"X": SECRET}))
+    if issubclass(cls, aiohttp.ServerFingerprintMismatch):
+        return made(b"a", b"b", "api.example.test", 443)
+    if issubclass(cls, aiohttp.ClientOSError):
+        return made(32, f"Can not write request body for {REQUEST.url}")
+    return made(f"went wrong at {REQUEST.url} with Bearer {SECRET}-token, {SECRET}-key")
+
+
+CASES = sorted(OUTCOMES, key=lambda cls: cls.__name__)
+
+
+@pytest.mark.parametrize("cls", CASES)
+async def test_what_aiohttp_raises_is_mapped(
+    answers: aioresponses, transport: AiohttpTransport, cls: type[BaseException]
+) -> None:
+    given = example(cls)
+    answers.put(REQUEST.url, exception=given)
+    with pytest.raises(OUTCOMES[cls]) as caught:
+        await transport.send(REQUEST)
+    error = caught.value
+    assert isinstance(error, NudgescribeError)
+    if isinstance(given, aiohttp.InvalidURL):  # its text is the URL, and cannot be changed
+        assert type(error.__cause__) is type(given)
+    else:
+        assert error.__cause__ is given
+    text = "".join(traceback.format_exception(error)) + repr(error) + repr(error.__cause__)
+    assert SECRET not in text
+    assert pickle.loads(pickle.dumps(error)).message == error.message
+    if type(error) is not ConfigurationError:
+        assert "api.example.test:443" in error.message
+    assert error.message.endswith(("Nothing was sent.", "may have taken effect."))
+
+
+@pytest.mark.parametrize("cls", CASES)
+def test_what_had_not_reached_a_connection_was_not_sent(cls: type[BaseException]) -> None:
+    error = mapped(example(cls), REQUEST, reached=False)
+    assert isinstance(error, RequestNotSentError | ConfigurationError)
+
+
+@pytest.mark.parametrize("cls", CASES)
+def test_what_had_reached_a_connection_may_have_taken_effect(cls: type[BaseException]) -> None:
+    assert type(mapped(example(cls), REQUEST, reached=True)) is OutcomeUnknownError
+
+
+async def test_an_answer_of_aiohttp_becomes_a_response(answers: aioresponses, transport: AiohttpTransport) -> None:
+    answers.put(REQUEST.url, status=201, body=b"{}", headers={"X-Request-Id": "7"})
+    response = await transport.send(REQUEST)
+    assert (response.status, response.headers["x-request-id"], await response.read()) == (201, "7", b"{}")
+
+
+async def test_cancellation_passes_through(answers: aioresponses, transport: AiohttpTransport) -> None:
+    answers.put(REQUEST.url, exception=asyncio.CancelledError())
+    with pytest.raises(asyncio.CancelledError):
+        await transport.send(REQUEST)
+
+
+# The same with real connections
+
+
+def closed_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+async def test_nobody_listens(transport: AiohttpTransport) -> None:
+    port = closed_port()
+    with pytest.raises(RequestNotSentError, match=rf"No connection to 127.0.0.1:{port}: Connection refused. Nothing"):
+        await transport.send(Request(method="PUT", url=f"http://127.0.0.1:{port}/?{SECRET}"))
+
+
+async def test_the_name_is_unknown(transport: AiohttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unknown(*_: object, **__: object) -> Any:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    with pytest.raises(RequestNotSentError, match=r"The name of nowhere.invalid:80 was not found: Name or service"):
+        await transport.send(Request(method="PUT", url="http://nowhere.invalid/"))
+
+
+BROKEN = {
+    "nothing": b"",
+    "half a head": b"HTTP/1.1 200 OK\r\nContent-Le",
+    "no http": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+    "bad status": b"HTTP/1.1 abc OK\r\n\r\n",
+    "bad length": b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
+    "endless head": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
+async def test_an_answer_that_is_not_http(serve_raw: Any, transport: AiohttpTransport, answer: bytes) -> None:
+    async def handler(_: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        writer.close()
+
+    server = await serve_raw(handler)
+    with pytest.raises(OutcomeUnknownError, match=rf"127.0.0.1:{server.port}"):
+        await transport.send(Request(method="PUT", url=f"{server.url}/?{SECRET}"))
+    assert len(server.requests) == 1
+
+
+BROKEN_BODIES = {
+    "short": b"Content-Length: 100\r\n\r\nabc",
+    "cut chunk": b"Transfer-Encoding: chunked\r\n\r\n10\r\nabc",
+    "bad chunk": b"Transfer-Encoding: chunked\r\n\r\nxyz\r\nabc",
+    "no gzip": b"Content-Encoding: gzip\r\nContent-Length: 6\r\n\r\nabcdef",
+}
+
+
+@pytest.mark.parametrize("rest", BROKEN_BODIES.values(), ids=BROKEN_BODIES)
+async def test_a_broken_body(serve_raw: Any, transport: AiohttpTransport, rest: bytes) -> None:
+    async def handler(_: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n" + rest)
+        await writer.drain()
+        writer.close()
+
+    server = await serve_raw(handler)
+
+    async def fetch() -> None:
+        # A body that is broken from its start may be found out together with the head.
+        await (await transport.send(Request(method="GET", url=server.url))).read()
+
+    with pytest.raises(OutcomeUnknownError, match=r"broke off, or is damaged|not valid HTTP|closed"):
+        await fetch()
+
+
+async def test_no_answer_in_time(serve_raw: Any, transport: AiohttpTransport) -> None:
+    async def handler(_: Any, __: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    server = await serve_raw(handler)
+    with pytest.raises(OutcomeUnknownError, match=r"sent nothing for 0.01 s. The request may have") as caught:
+        await transport.send(Request(method="PUT", url=server.url, read_timeout=0.01))
+    assert isinstance(caught.value.__cause__, TimeoutError)
+
+
+async def test_a_body_that_stops_in_the_middle(serve_raw: Any, transport: AiohttpTransport) -> None:
+    async def handler(request: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+        await request.reader.read()
+
+    server = await serve_raw(handler)
+    response = await transport.send(Request(method="GET", url=server.url, read_timeout=0.01))
+    with pytest.raises(OutcomeUnknownError, match=r"sent nothing for 0.01 s"):
+        await response.read()
+    await server.lost.wait()
+
+
+async def test_a_server_that_stops_reading_the_upload(serve_raw: Any, transport: AiohttpTransport) -> None:
+    async def handler(_: Any, __: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    server = await serve_raw(handler, read_bodies=False)
+    with pytest.raises(OutcomeUnknownError, match=r"took nothing more of the body for 0.01 s"):
+        await transport.send(Request(method="PUT", url=server.url, body=bytes(50_000_000), read_timeout=0.01))
+
+
+async def test_no_connection_in_time(serve_raw: Any, transport: AiohttpTransport, client_tls: ssl.SSLContext) -> None:
+    async def handler(_: Any, __: asyncio.StreamWriter) -> None:
+        raise AssertionError  # it speaks no TLS, and waits for a head that never comes
+
+    server = await serve_raw(handler)
+    with pytest.raises(RequestNotSentError, match=r"no connection to 127.0.0.1:.* within 0.01 s. Nothing was sent"):
+        await transport.send(
+            Request(method="PUT", url=f"https://127.0.0.1:{server.port}/?{SECRET}", connect_timeout=0.01)
+        )
+
+
+async def test_no_free_connection_in_time(serve_raw: Any) -> None:
+    async def handler(_: Any, __: asyncio.StreamWriter) -> None:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    arrived = asyncio.Event()
+    server = await serve_raw(handler)
+    async with AiohttpTransport(limit=1) as transport:
+        first = asyncio.create_task(transport.send(Request(method="PUT", url=server.url)))
+        await arrived.wait()
+        with pytest.raises(RequestNotSentError, match=r"within 0.01 s. Nothing was sent"):
+            await transport.send(Request(method="PUT", url=server.url, connect_timeout=0.01))
+        waiting = asyncio.create_task(transport.send(Request(method="PUT", url=server.url)))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await transport.aclose()
+        with pytest.raises(ClientClosedError, match=r"Nothing was sent"):
+            await waiting
+        with pytest.raises(OutcomeUnknownError):
+            await first
+    assert len(server.requests) == 1
+
+
+async def test_early_close_without_reading_is_an_unknown_outcome(serve_raw: Any, transport: AiohttpTransport) -> None:
+    async def handler(_: Any, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    server = await serve_raw(handler, read_bodies=False)
+    with pytest.raises(OutcomeUnknownError, match=rf"127.0.0.1:{server.port}"):
+        await transport.send(Request(method="PUT", url=f"{server.url}/?{SECRET}", body=bytes(50_000_000)))
+    assert len(server.requests) == 1
+
+
+def test_the_texts_say_which_way_to_look() -> None:
+    def text(cls: type[BaseException]) -> str:
+        return str(mapped(example(cls), REQUEST, reached=None))
+
+    assert "proxy refused to connect to api.example.test:443, with status 407" in text(aiohttp.ClientHttpProxyError)
+    assert "give an ssl_context" in text(aiohttp.ClientConnectorCertificateError)
+    assert "fingerprint" in text(aiohttp.ServerFingerprintMismatch)
+    assert "not valid HTTP" in text(aiohttp.ClientResponseError)
