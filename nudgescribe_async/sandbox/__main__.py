@@ -1,0 +1,121 @@
+"""``python -m nudgescribe_async.sandbox``: the sandbox as a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import re
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from nudgescribe_async.sandbox import Sandbox, SandboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", re.ASCII)
+
+
+def duration(text: str) -> float:
+    """Seconds from ``20ms``, ``1.5s``, ``0.1``, ``5m``, ``2h`` or ``14d``."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    if found is None or found[2] not in _UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 20ms, 1.5s or 0.1")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    port = _number(text)
+    if port > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: they end at 65535")
+    return port
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m nudgescribe_async.sandbox",
+        usage="%(prog)s [--port PORT] [--db FILE] [--edition 1|2|3] [options]; --help lists them",
+        description="The Nudgescribe service, embedded, to test integrations on. Durations: 20ms, 1.5s, 0.1, 5m, 14d.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="where to listen (default: %(default)s, this machine only)")
+    add("--port", type=_port, default=8765, help="the port of the API; 0 takes a free one (default: %(default)s)")
+    add("--storage-port", type=_port, default=0, help="the port of the signed URLs (default: a free one)")
+    add("--db", metavar="FILE", help="a file that survives (default: everything in memory)")
+    add("--edition", type=_number, default=3, help="edition of the API: 1, 2 or 3 (default: %(default)s)")
+    add("--page-size", type=_number, default=100, help="customers on a page (default: %(default)s)")
+    add("--rows-per-file", type=_number, default=5_000, help="rows of a published file (default: %(default)s)")
+    add("--latency", type=duration, default=0.0, help="how long every answer is held back (default: 0)")
+    add("--job-time", type=duration, default=0.0, help="how long a job waits in the queue (default: 0)")
+    add("--queue-above", type=_number, default=1_000, help="larger uploads are queued, in rows (default: %(default)s)")
+    add("--max-upload-bytes", type=_number, default=2**30, help="larger uploads are refused (default: %(default)s)")
+    add("--access-token-lifetime", type=duration, default=14 * 86_400.0, help="(default: 14d)")
+    add("--refresh-token-lifetime", type=duration, default=15 * 86_400.0, help="(default: 15d)")
+    add("--url-lifetime", type=duration, default=3_600.0, help="how long signed URLs are good (default: 1h)")
+    add("--publish-quota", type=_number, help="how many times an account may publish (default: no limit)")
+    add("--no-example", dest="example", action="store_false", help="start without example groups and campaigns")
+    return parser
+
+
+def _describe(sandbox: Sandbox, *, example: bool) -> str:
+    credentials = sandbox.credentials
+    lines = [
+        f"# The sandbox of the Nudgescribe API listens on {sandbox.url}",
+        f"# Its storage listens on {sandbox.storage_url}",
+        f"export NUDGESCRIBE_BASE_URL={sandbox.url}",
+        f"export NUDGESCRIBE_API_KEY={credentials.api_key}",
+        f"export NUDGESCRIBE_EMAIL={credentials.email}",
+        f"export NUDGESCRIBE_PASSWORD={credentials.password}",
+        f"# account {sandbox.account_id}",
+        f"export NUDGESCRIBE_WORKSPACE_ID={sandbox.workspace_id}",
+    ]
+    if example:
+        for name, group_id in sandbox.example.customer_groups.items():
+            lines.append(f"# customer group {group_id}  {name}")
+        for name, campaign_id in sandbox.example.campaigns.items():
+            lines.append(f"# campaign {campaign_id}  {name}")
+    return "\n".join([*lines, "# Stop it with Ctrl-C."])
+
+
+async def serve(sandbox: Sandbox, *, example: bool) -> None:
+    """Run until SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends asyncio.run by itself
+            loop.add_signal_handler(number, stop.set)
+    async with sandbox:
+        print(_describe(sandbox, example=example), flush=True)  # noqa: T201 - what the command is for
+        await stop.wait()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = _parser()
+    options = vars(parser.parse_args(arguments))
+    try:
+        sandbox = Sandbox(**options)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+    try:
+        asyncio.run(serve(sandbox, example=options["example"]))
+    except SandboxError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

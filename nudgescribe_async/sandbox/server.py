@@ -1,0 +1,200 @@
+"""``Sandbox``: puts the parts together, listens, and takes everything down again."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Self
+
+import attrs
+from aiohttp import web
+
+from nudgescribe_async.sandbox import accounts, examples
+from nudgescribe_async.sandbox.api import Api
+from nudgescribe_async.sandbox.backstage import Backstage, Running
+from nudgescribe_async.sandbox.contract import Contract
+from nudgescribe_async.sandbox.jobs import Jobs
+from nudgescribe_async.sandbox.profiles import new_secret
+from nudgescribe_async.sandbox.storage import Storage
+from nudgescribe_async.sandbox.store import Store
+from nudgescribe_async.sandbox.values import ExampleData, SandboxError, Settings
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_SHUTDOWN_SECONDS = 0.5  # how long requests that are under way get when the sandbox closes
+
+
+class Sandbox(Backstage):
+    """The Nudgescribe service, embedded, for tests.
+
+    ::
+
+        async with Sandbox() as sandbox:
+            ...  # sandbox.url, sandbox.credentials
+
+    Several may run at once, each with its own ports. Entering starts the listeners, leaving stops them, cancels
+    requests that are under way, and keeps what is queued for the next sandbox on the same file. A sandbox can be
+    entered once. All amounts of time are seconds.
+
+    Args:
+        db: a file that survives, or ``None`` to keep everything in memory.
+        host: where to listen. Loopback, unless you say otherwise.
+        port: the port of the API; 0 takes a free one.
+        storage_port: the port of the storage, which is another origin; 0 takes a free one.
+        edition: the edition of the reference to behave like: 1, 2 or 3.
+        page_size: customers on a page.
+        rows_per_file: rows of a published file.
+        latency: how long every answer is held back after the work is done.
+        job_time: how long a job waits in the queue.
+        queue_above: an upload with more rows than this is queued.
+        max_upload_bytes: larger uploads are refused with 413.
+        access_token_lifetime: how long access tokens are good.
+        refresh_token_lifetime: how long refresh tokens are good.
+        rotate_refresh_tokens: whether a renewal gives a new refresh token and uses the old one up.
+        announce_expiry: whether answers with tokens say ``expires_in``.
+        url_lifetime: how long signed URLs are good.
+        identifier_field: the profile field that identifies a customer, in workspaces that have it.
+        publish_quota: how many times each account may publish; 402 after that. ``None`` is no limit.
+        example: whether to begin with example groups and campaigns, see ``Sandbox.example``.
+        listen: ``False`` opens no socket: drive ``app`` and ``storage_app`` yourself.
+        log_size: how many requests the log keeps.
+
+    Attributes:
+        app: the application of the API.
+        storage_app: the application of the storage.
+    """
+
+    def __init__(
+        self,
+        *,
+        db: str | os.PathLike[str] | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        storage_port: int = 0,
+        edition: int = 3,
+        page_size: int = 100,
+        rows_per_file: int = 5_000,
+        latency: float = 0.0,
+        job_time: float = 0.0,
+        queue_above: int = 1_000,
+        max_upload_bytes: int = 2**30,
+        access_token_lifetime: float = 14 * 86_400.0,
+        refresh_token_lifetime: float = 15 * 86_400.0,
+        rotate_refresh_tokens: bool = True,
+        announce_expiry: bool = True,
+        url_lifetime: float = 3_600.0,
+        identifier_field: str = "external_id",
+        publish_quota: int | None = None,
+        example: bool = False,
+        listen: bool = True,
+        log_size: int = 10_000,
+    ) -> None:
+        super().__init__()
+        self._settings = Settings(
+            edition=edition,
+            page_size=page_size,
+            rows_per_file=rows_per_file,
+            latency=latency,
+            job_time=job_time,
+            queue_above=queue_above,
+            max_upload_bytes=max_upload_bytes,
+            access_token_lifetime=access_token_lifetime,
+            refresh_token_lifetime=refresh_token_lifetime,
+            rotate_refresh_tokens=rotate_refresh_tokens,
+            announce_expiry=announce_expiry,
+            url_lifetime=url_lifetime,
+            identifier_field=identifier_field,
+            publish_quota=publish_quota,
+        )
+        self._path = None if db is None else os.fspath(db)
+        self._host = host
+        self._ports = port, storage_port
+        self._wants_example = example
+        self._listen = listen
+        self._log_size = log_size
+        self._exits = AsyncExitStack()
+        self._entered = False
+
+    # --- life --------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            raise SandboxError("A sandbox can be entered once: make another one.")
+        self._entered = True
+        async with AsyncExitStack() as exits:
+            self._running = await self._start(exits)
+            if self._wants_example:
+                await self._load_example(self._running)
+            self._exits = exits.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop. Idempotent."""
+        await self._exits.aclose()
+
+    async def _start(self, exits: AsyncExitStack) -> Running:
+        store = Store(self._path, self._settings)
+        exits.push_async_callback(store.close)
+        await store.open()
+        office = await store.write(lambda db: accounts.open_office(db, self._settings))
+        storage_secret = await store.write(lambda db: db.meta("storage secret", new_secret))
+        keys = await store.read(lambda db: {key.kid: key for key in map(db.key, office.accounts)})
+        storage = Storage(store, storage_secret, self._settings.url_lifetime)
+        jobs = Jobs(store)
+        api = Api(
+            contract=Contract.load(),
+            store=store,
+            office=office,
+            jobs=jobs,
+            storage=storage,
+            settings=self._settings,
+            log_size=self._log_size,
+        )
+        jobs.start()
+        exits.push_async_callback(jobs.stop)
+        url = await self._serve(exits, api.app, self._ports[0])
+        storage_url = await self._serve(exits, api.storage_app, self._ports[1])
+        storage.origin = storage_url or storage.origin
+        workspaces = await store.read(accounts.first_workspaces)
+        first = next(iter(office.accounts))
+        return Running(
+            store=store,
+            api=api,
+            jobs=jobs,
+            office=office,
+            keys=keys,
+            url=url or "http://api.sandbox.invalid",
+            storage_url=storage.origin,
+            credentials=accounts.credentials(office.accounts[first], workspaces[first]),
+        )
+
+    async def _serve(self, exits: AsyncExitStack, app: web.Application, port: int) -> str | None:
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS)
+        await runner.setup()
+        exits.push_async_callback(runner.cleanup)
+        if not self._listen:
+            return None
+        try:
+            await web.TCPSite(runner, self._host, port).start()
+        except OSError as error:
+            raise SandboxError(
+                f"The sandbox cannot listen on {self._host}:{port}: {error.strerror or error}."
+            ) from error
+        host, actual = runner.addresses[0][:2]
+        return f"http://[{host}]:{actual}" if ":" in host else f"http://{host}:{actual}"
+
+    async def _load_example(self, running: Running) -> None:
+        stored = await running.store.read(lambda db: db.one("SELECT value FROM meta WHERE name = 'example'"))
+        if stored is None:
+            running.example = await examples.build(self)
+            text = json.dumps(attrs.asdict(running.example)).encode()
+            await running.store.write(lambda db: db.set_meta("example", text))
+        else:
+            running.example = ExampleData(**json.loads(stored["value"]))

@@ -1,0 +1,162 @@
+"""The small frozen values that the parts of the sandbox hand to each other."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from attrs import Attribute
+
+RefusalKind = Literal[
+    "bad_request", "missing_fields", "invalid_workspace", "unauthorised", "quota_exceeded", "payload_too_large"
+]
+CampaignState = Literal["Ready for review", "Ready to publish", "Published"]
+EDITIONS = (1, 2, 3)
+
+
+class SandboxError(Exception):
+    """The sandbox cannot start, or was asked in code for something that makes no sense."""
+
+
+class Refusal(Exception):  # noqa: N818 - an answer of the service, not an error of the sandbox
+    """A request is refused. The edition decides which HTTP status that is."""
+
+    def __init__(self, kind: RefusalKind, message: str) -> None:
+        super().__init__(message)
+        self.kind: RefusalKind = kind
+        self.message = message
+
+
+@frozen(kw_only=True)
+class SandboxCredentials:
+    """What a client logs in with, and where it may work afterwards.
+
+    Attributes:
+        api_key: the API key of the account.
+        email: the e-mail address of the account's user.
+        password: the password of that user.
+        account_id: the account.
+        workspace_id: the first workspace of the account.
+    """
+
+    api_key: str = field(repr=lambda _: "***")
+    email: str = field(repr=lambda _: "***")
+    password: str = field(repr=lambda _: "***")
+    account_id: str
+    workspace_id: str
+
+
+@frozen(kw_only=True)
+class Caller:
+    """Who sent a request: every query is limited to this account."""
+
+    account_id: str
+    user_id: str
+
+
+@frozen(kw_only=True)
+class LogRecord:
+    """One request that was answered.
+
+    Attributes:
+        operation: the operation of the contract, ``None`` for other paths and for the storage.
+        method: the HTTP method.
+        path: the path, without the query (that of a signed URL is a secret).
+        status: the HTTP status of the answer.
+        when: when the request came, in UTC.
+        seconds: how long it took to answer.
+        request_id: the ``x-request-id`` of the answer.
+        origin: ``"api"`` or ``"storage"``.
+        body: the JSON of the request, or the parts of a form, secrets masked; ``None`` if there was none,
+            or if it was larger than 64 KiB.
+    """
+
+    operation: str | None
+    method: str
+    path: str
+    status: int
+    when: datetime
+    seconds: float
+    request_id: str
+    origin: str = "api"
+    body: Any = None
+
+
+@frozen(kw_only=True)
+class ExampleData:
+    """The ids of the example data, by name."""
+
+    workspace_id: str
+    customer_groups: Mapping[str, str]
+    campaigns: Mapping[str, str]
+
+
+def _at_least(minimum: float) -> Any:
+    def check(instance: object, attribute: Attribute[Any], value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{attribute.name} must be a number, not {type(value).__name__}")
+        if not math.isfinite(value) or value < minimum:
+            raise ValueError(f"{attribute.name} must be at least {minimum:g}, not {value}")
+
+    return check
+
+
+def _whole(minimum: int) -> Any:
+    def check(instance: object, attribute: Attribute[Any], value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{attribute.name} must be a whole number, not {type(value).__name__}")
+        if not minimum <= value < 2**63:
+            raise ValueError(f"{attribute.name} must be at least {minimum}, not {value}")
+
+    return check
+
+
+def _optional_whole(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        _whole(0)(instance, attribute, value)
+
+
+def _edition(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value not in EDITIONS:
+        raise ValueError(f"edition must be 1, 2 or 3, not {value!r}")
+
+
+@frozen(kw_only=True)
+class Settings:
+    """How the service behaves. The docstring of ``Sandbox`` says what each one means."""
+
+    edition: int = field(default=3, validator=_edition)
+    page_size: int = field(default=100, validator=_whole(1))
+    rows_per_file: int = field(default=5_000, validator=_whole(1))
+    latency: float = field(default=0.0, validator=_at_least(0))
+    job_time: float = field(default=0.0, validator=_at_least(0))
+    queue_above: int = field(default=1_000, validator=_whole(0))
+    max_upload_bytes: int = field(default=2**30, validator=_whole(1))
+    access_token_lifetime: float = field(default=14 * 86_400.0, validator=_at_least(0))
+    refresh_token_lifetime: float = field(default=15 * 86_400.0, validator=_at_least(0))
+    rotate_refresh_tokens: bool = True
+    announce_expiry: bool = True
+    url_lifetime: float = field(default=3_600.0, validator=_at_least(0))
+    identifier_field: str = "external_id"
+    publish_quota: int | None = field(default=None, validator=_optional_whole)
+
+
+def timestamp(moment: datetime | None = None) -> str:
+    """A moment, or now, as the service writes it: ISO 8601, UTC, milliseconds, ``Z``."""
+    moment = datetime.now(UTC) if moment is None else moment.astimezone(UTC)
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def parse_timestamp(text: str) -> datetime:
+    """Read a timestamp; one without a zone is UTC. ``ValueError`` if it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
