@@ -47,11 +47,12 @@ from nudgescribe_async.errors import (
     ClientClosedError,
     ConfigurationError,
     NudgescribeError,
+    ResponseDecodeError,
     ServerError,
 )
 from nudgescribe_async.events import Events, TokenRenewalFailed, TokenRenewed
-from nudgescribe_async.shapes import NotPickled, hidden
-from nudgescribe_async.token_store import FileTokenStore, MemoryTokenStore, StoredTokens, TokenStore
+from nudgescribe_async.shapes import NotPickled, Secret, hidden
+from nudgescribe_async.token_store import FileTokenStore, MemoryTokenStore, StoredTokens, TokenStore, fits_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,17 +138,31 @@ class Credentials(NotPickled):
         return cls(api_key=credentials.api_key, email=credentials.email, password=credentials.password)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Credentials:
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Credentials:
         """The credentials in ``NUDGESCRIBE_API_KEY``, ``NUDGESCRIBE_EMAIL`` and ``NUDGESCRIBE_PASSWORD``.
 
+        Args:
+            environ: instead of ``os.environ``.
+
         Raises:
-            ConfigurationError: a variable is missing or empty; the error names all of them.
+            ConfigurationError: variables are missing, empty or wrong; the error names them.
         """
         names = {"api_key": "NUDGESCRIBE_API_KEY", "email": "NUDGESCRIBE_EMAIL", "password": "NUDGESCRIBE_PASSWORD"}
-        missing = [variable for variable in names.values() if not environ.get(variable, "").strip()]
+        # No local variable holds the environment, lest a traceback shows it.
+        found = {
+            name: Secret((os.environ if environ is None else environ).get(variable, ""))
+            for name, variable in names.items()
+        }
+        missing = [names[name] for name, value in found.items() if not value.strip()]
         if missing:
             raise ConfigurationError(f"Set {', '.join(missing)} in the environment: missing or empty.")
-        return cls(**{name: environ[variable] for name, variable in names.items()})
+        try:
+            return cls(**found)
+        except ConfigurationError as error:
+            text = error.message
+            for name, variable in names.items():
+                text = text.replace(f"Credentials({name}=...)", f"{variable} in the environment")
+            raise ConfigurationError(text) from None
 
     def fingerprint(self, base_url: str) -> str:
         """A name for these credentials at this service, from which they cannot be told."""
@@ -225,6 +240,7 @@ class TokenManager:
         self._events = events if events is not None else Events()
         self._held: _Held | None = None
         self._renewal: asyncio.Task[_Held] | None = None
+        self._renewal_is_login = False
         self._refused: str | None = None
         self._gates: dict[int, _Gate] = {}
         self._bad_token_status: set[int] = set()
@@ -242,6 +258,10 @@ class TokenManager:
         tokens = self._held.tokens
         return (tokens.access_token,) if tokens.refresh_token is None else (tokens.access_token, tokens.refresh_token)
 
+    def newest(self, token: str) -> str:
+        """The token at hand, for a call that has waited since it got ``token``."""
+        return token if self._held is None else self._held.tokens.access_token
+
     async def token(self) -> str:
         """An access token that ought to work.
 
@@ -255,7 +275,7 @@ class TokenManager:
             if now < held.renew_at:
                 return held.tokens.access_token
             if now < held.expires_at:
-                if self._renewal is None and now >= self._background_after:
+                if self._renewal is None and now >= max(self._background_after, self._rejected_until):
                     self._start(refresh=True)
                 return held.tokens.access_token
         return (await self._renewed()).tokens.access_token
@@ -299,12 +319,15 @@ class TokenManager:
 
     async def login(self) -> Tokens:
         """Log in now, whatever the state of the token, and whatever was refused before."""
-        self._rejected_until = -math.inf
-        return self._copied(await self._renewed(refresh=False, own=True))
+        while self._renewal is not None and not self._renewal_is_login:
+            await asyncio.wait([self._renewal])  # a renewal with the refresh token is not what was asked for
+        if self._renewal is None:
+            self._rejected_until = -math.inf
+        return self._copied(await self._renewed(refresh=False))
 
     async def refresh(self) -> Tokens:
         """Renew now, with the refresh token if there is one."""
-        return self._copied(await self._renewed(own=True))
+        return self._copied(await self._renewed())
 
     def _copied(self, held: _Held) -> Tokens:
         return Tokens(
@@ -317,7 +340,7 @@ class TokenManager:
         """End the renewal under way. May be called more than once."""
         self._closed = True
         renewal = self._renewal
-        if renewal is not None:
+        if renewal is not None and not renewal.get_loop().is_closed():
             renewal.cancel()
             await asyncio.wait([renewal])
 
@@ -326,6 +349,7 @@ class TokenManager:
     def _start(self, *, refresh: bool, bought_for: int | None = None) -> asyncio.Task[_Held]:
         renewal = asyncio.create_task(self._renew(refresh=refresh, bought_for=bought_for), name="nudgescribe renewal")
         self._renewal = renewal
+        self._renewal_is_login = not refresh
         renewal.add_done_callback(self._ended)
         return renewal
 
@@ -339,16 +363,13 @@ class TokenManager:
         else:
             self._background_failures = 0
 
-    async def _renewed(self, *, refresh: bool = True, bought_for: int | None = None, own: bool = False) -> _Held:
+    async def _renewed(self, *, refresh: bool = True, bought_for: int | None = None) -> _Held:
         """The result of the renewal under way, or of a new one.
 
         Args:
             refresh: whether a new one may use the refresh token.
             bought_for: the status that a new one is the answer to.
-            own: whether a renewal under way is not good enough.
         """
-        while own and self._renewal is not None:
-            await asyncio.wait([self._renewal])
         if self._closed:
             raise ClientClosedError("The client is closed.")
         if self._rejection is not None and self._clock.monotonic() < self._rejected_until:
@@ -409,13 +430,22 @@ class TokenManager:
     async def _logged_in(self) -> Tokens:
         try:
             tokens = await self._issuer.authenticate()
+        except ResponseDecodeError as error:
+            self._events.emit(TokenRenewalFailed(source="login", error=str(error)))
+            raise AuthenticationError(
+                f"The service accepted the login, and its answer holds no token that can be read: {error.message}",
+                operation=error.operation,
+                request_id=error.request_id,
+                attempts=error.attempts,
+            ) from error
         except NudgescribeError as error:
             self._events.emit(TokenRenewalFailed(source="login", error=str(error)))
             if not isinstance(error, APIStatusError) or isinstance(error, ServerError) or error.status in (408, 429):
                 raise
+            elsewhere = 300 <= error.status <= 399 or error.status in (404, 405, 410)
+            check = "base_url" if elsewhere else "the API key, the e-mail address and the password"
             rejection = AuthenticationError(
-                f"The service refused the credentials (HTTP {error.status}): {error.message} Check the API key, the "
-                "e-mail address and the password.",
+                f"The service refused the login (HTTP {error.status}): {error.message} Check {check}.",
                 status=error.status,
                 operation=error.operation,
                 request_id=error.request_id,
@@ -430,8 +460,7 @@ class TokenManager:
         return tokens
 
     def _dated(self, tokens: Tokens, *, before: StoredTokens | None) -> StoredTokens:
-        token = tokens.access_token
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
+        if not fits_header(tokens.access_token):
             raise AuthenticationError("The service answered with an access token that no header can hold.")
         return StoredTokens.from_answer(tokens, before=before, now=self._clock.time())
 

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nudgescribe_async.auth import Credentials, SupportsCredentials, TokenManager, TokenStore
 from nudgescribe_async.clock import Clock, SystemClock
@@ -23,11 +23,12 @@ from nudgescribe_async.resources.auth import Auth
 from nudgescribe_async.resources.customers import Customers
 from nudgescribe_async.resources.messages import Messages
 from nudgescribe_async.session import Session, checked_base_url
+from nudgescribe_async.shapes import Secret
 from nudgescribe_async.throttle import Throttle
 from nudgescribe_async.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
     from nudgescribe_async.endpoints.models import Tokens
@@ -45,9 +46,9 @@ class _Issuer:
         self._credentials = credentials
 
     async def authenticate(self) -> Tokens:
-        return await self._endpoints.authenticate(
-            self._credentials.api_key, self._credentials.email, self._credentials.password
-        )
+        owner = self._credentials
+        # Tracebacks that show local variables show those of the coroutines that these go through.
+        return await self._endpoints.authenticate(Secret(owner.api_key), Secret(owner.email), Secret(owner.password))
 
     async def reauthenticate(self, refresh_token: str) -> Tokens:
         return await self._endpoints.reauthenticate(refresh_token)
@@ -110,6 +111,10 @@ class Nudgescribe:
         clock: Clock | None = None,
     ) -> None:
         owner = Credentials.of(credentials)
+        _check("timeout", timeout, Timeout)
+        _check("retry", retry, RetryPolicy)
+        _check_methods("token_store", token_store, ("lock", "load", "save"))
+        _check_methods("clock", clock, ("monotonic", "time", "sleep"))
         clock = clock if clock is not None else SystemClock()
         base_url = checked_base_url(base_url)
         context_headers = _context_headers(api_code, client_address)
@@ -137,7 +142,7 @@ class Nudgescribe:
         self._closing: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self._closed = False
-        self.auth = Auth(self._tokens)
+        self.auth = Auth(self._session, self._tokens)
         self.customers = Customers(self._session)
         self.customer_groups = CustomerGroupsEndpoints(self._session)
         self.profile_fields = ProfileFieldsEndpoints(self._session)
@@ -159,11 +164,17 @@ class Nudgescribe:
             ConfigurationError: a variable is missing, empty or wrong; the error names it.
         """
         credentials = options.pop("credentials", None) or Credentials.from_env()
-        for name, variable in (("base_url", "NUDGESCRIBE_BASE_URL"), ("api_code", "NUDGESCRIBE_API_CODE")):
+        for name, variable, check in (
+            ("base_url", "NUDGESCRIBE_BASE_URL", checked_base_url),
+            ("api_code", "NUDGESCRIBE_API_CODE", _checked_api_code),
+        ):
             if variable in os.environ and name not in options:
                 if not os.environ[variable].strip():
                     raise ConfigurationError(f"{variable} is set in the environment, and empty. Unset it or fill it.")
-                options[name] = os.environ[variable]
+                try:
+                    options[name] = check(os.environ[variable])
+                except ConfigurationError as error:
+                    raise ConfigurationError(f"{variable} in the environment is wrong: {error.message}") from None
         return cls(credentials, **options)
 
     def __repr__(self) -> str:
@@ -185,13 +196,21 @@ class Nudgescribe:
         they may have taken effect. Then renewals and the transport are closed.
 
         May be called more than once, by several tasks, and before the first call. Cancelling it cuts the
-        grace short, and still closes.
+        grace short, and still closes. From another event loop than that of the calls it closes only if that one
+        is gone.
 
         Args:
             grace: seconds.
+
+        Raises:
+            ConfigurationError: the client is in use in another event loop. It stays open.
         """
+        if self._closing is not None and self._closing.done() and not self._closing.cancelled():
+            return self._closing.result()
+        self._session.refuse_calls()
         self._closed = True
-        if self._closing is None:
+        if self._closing is None or self._closing.done() or self._closing.get_loop().is_closed():
+            self._hurry = asyncio.Event()
             self._closing = asyncio.create_task(self._close(grace), name="nudgescribe close")
         try:
             await asyncio.shield(self._closing)
@@ -217,23 +236,40 @@ class Nudgescribe:
             )
 
 
+def _check(name: str, value: object, kind: type[Timeout | RetryPolicy]) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise ConfigurationError(f"{name} must be a {kind.__name__}(...), not {type(value).__name__}.")
+
+
+def _check_methods(name: str, value: object, methods: Sequence[str]) -> None:
+    if value is not None and not all(callable(getattr(value, method, None)) for method in methods):
+        raise ConfigurationError(f"{name} must have {', '.join(methods)}; {type(value).__name__} has not.")
+
+
 def _context_headers(api_code: str | None, client_address: str | None) -> Mapping[str, str]:
     headers: dict[str, str] = {}
     if api_code is not None:
-        if (
-            not isinstance(api_code, str)
-            or not api_code.strip()
-            or not api_code.isascii()
-            or not api_code.isprintable()
-        ):
-            raise ConfigurationError("api_code must be text of printable ASCII letters, and not empty.")
-        headers["x-auth-context"] = dumps({"api_access": True, "api_code": api_code}).decode()
+        context = dumps({"api_access": True, "api_code": _checked_api_code(api_code)})
+        headers["x-auth-context"] = Secret(context.decode())
     if client_address is not None:
-        try:
-            headers["x-ip"] = str(ipaddress.ip_address(client_address))
-        except ValueError:
-            raise ConfigurationError(f"client_address must be an IP address; got {client_address!r}.") from None
+        headers["x-ip"] = _checked_address(client_address)
     return headers
+
+
+def _checked_api_code(api_code: object) -> str:
+    if not isinstance(api_code, str) or not api_code.strip() or not api_code.isascii() or not api_code.isprintable():
+        raise ConfigurationError("api_code must be text of printable ASCII letters, and not empty.")
+    return api_code
+
+
+def _checked_address(address: object) -> str:
+    try:
+        # A number is an address to ipaddress, and so is one with a zone, which means nothing elsewhere.
+        if isinstance(address, int | bytes) or "%" in str(address):
+            raise ValueError
+        return str(ipaddress.ip_address(cast("str", address)))
+    except ValueError:
+        raise ConfigurationError(f"client_address must be an IP address; got {address!r}.") from None
 
 
 def _transport(transport: Transport | None) -> Transport:

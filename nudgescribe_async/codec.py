@@ -313,6 +313,7 @@ def _converter(*, detailed: bool) -> Converter:
     converter.register_structure_hook_factory(_is_optional, _optional_hook)
     converter.register_structure_hook_factory(_is_open_enumeration, _open_enumeration_hook)
     converter.register_unstructure_hook(datetime, timestamp)
+    converter.register_unstructure_hook(StrEnum, lambda member: member.value)
     converter.register_unstructure_hook_factory(attrs.has, _model_unhook)
     return converter
 
@@ -368,7 +369,8 @@ class Codec:
         """The answer of an operation, from JSON that is read already."""
         root = "$"
         if endpoint.unwrap and type(value) is dict:
-            fields = {key.strip(): item for key, item in cast("dict[str, Any]", value).items()} | value
+            items = cast("dict[str, Any]", value)
+            fields = {key.strip(): item for key, item in items.items()} | items
             name = next((name for name in endpoint.unwrap if name in fields), endpoint.unwrap[0])
             if name not in fields:
                 raise self._error(

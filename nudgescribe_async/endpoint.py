@@ -20,7 +20,8 @@ __all__ = ["Argument", "Bearer", "Effect", "Endpoint", "Kind", "RetryClass", "ch
 
 T = TypeVar("T")
 
-_INT64 = range(-(2**63), 2**63)
+_INT64 = (-(2**63), 2**63 - 1)
+_DEEPEST = 100  # orjson writes 254 levels, and the standard library as many as the stack holds
 
 
 class Effect(StrEnum):
@@ -183,16 +184,16 @@ def _encodable(where: str, value: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{where} has a lone surrogate at position {error.start}, which UTF-8 cannot hold.") from None
-    return str(value)
+    return str.__str__(value)  # the text itself, where str() would give the name of a member of an enumeration
 
 
 def _integer(where: str, argument: Argument, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _wrong_type(where, argument.kind.value, value)
+    if not _INT64[0] <= value <= _INT64[1]:
+        raise ValueError(f"{where} does not fit into 64 bits.")
     if argument.minimum is not None and value < argument.minimum:
         raise ValueError(f"{where} must be at least {argument.minimum}, not {value}.")
-    if value not in _INT64:
-        raise ValueError(f"{where} does not fit into 64 bits.")
     return int(value)
 
 
@@ -205,9 +206,12 @@ def _boolean(where: str, argument: Argument, value: object) -> bool:
 def _moment(where: str, argument: Argument, value: object) -> str:
     if not isinstance(value, datetime):
         raise _wrong_type(where, argument.kind.value, value)
-    if value.tzinfo is None:
+    if value.utcoffset() is None:
         raise ValueError(f"{where} must be an aware datetime; give it a tzinfo, such as datetime.UTC.")
-    return timestamp(value)
+    try:
+        return timestamp(value)
+    except OverflowError:
+        raise ValueError(f"{where} lies beyond the years 1 to 9999 in UTC.") from None
 
 
 def _sequence(where: str, argument: Argument, value: object) -> Sequence[object]:
@@ -242,15 +246,17 @@ def _objects(where: str, argument: Argument, value: object) -> list[dict[str, JS
     return objects
 
 
-def _plain(where: str, value: object) -> JSON:
+def _plain(where: str, value: object, depth: int = 0) -> JSON:
     """The value in the types that every JSON library writes alike."""
+    if depth > _DEEPEST:
+        raise ValueError(f"{where.partition('[')[0]} is nested more than {_DEEPEST} levels deep, or holds itself.")
     match value:
         case None | bool():
             return value
         case str():
             return _encodable(where, value)
         case int():
-            if value not in _INT64:
+            if not _INT64[0] <= value <= _INT64[1]:
                 raise ValueError(f"{where} does not fit into 64 bits; send it as text.")
             return int(value)
         case float():
@@ -262,11 +268,11 @@ def _plain(where: str, value: object) -> JSON:
             for key, item in cast("Mapping[object, object]", value).items():
                 if not isinstance(key, str):
                     raise _wrong_type(f"a key of {where}", "text", key)
-                plain[_encodable(f"a key of {where}", key)] = _plain(f"{where}[{key!r}]", item)
+                plain[_encodable(f"a key of {where}", key)] = _plain(f"{where}[{key!r}]", item, depth + 1)
             return plain
         case list() | tuple():
             items = cast("Sequence[object]", value)
-            return [_plain(f"{where}[{index}]", item) for index, item in enumerate(items)]
+            return [_plain(f"{where}[{index}]", item, depth + 1) for index, item in enumerate(items)]
         case _:
             raise _wrong_type(where, "a value that JSON can hold (give dates and decimals as text)", value)
 

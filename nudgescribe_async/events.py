@@ -110,11 +110,15 @@ class Events:
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
         """Call ``subscriber`` with every event from now on; what comes back ends that."""
-        self._subscribers.append(subscriber)
+
+        def entry(event: Event) -> None:  # one of its own, so that who subscribes twice can end either
+            subscriber(event)
+
+        self._subscribers.append(entry)
 
         def unsubscribe() -> None:
-            if subscriber in self._subscribers:
-                self._subscribers.remove(subscriber)
+            if entry in self._subscribers:
+                self._subscribers.remove(entry)
 
         return unsubscribe
 

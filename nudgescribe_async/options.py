@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -13,7 +15,9 @@ __all__ = ["CallOptions", "RetryPolicy", "Timeout"]
 
 
 def _seconds(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
+    ):
         raise ConfigurationError(
             f"{type(instance).__name__}({attribute.name}=...) must be a number of seconds above 0, or None for no "
             f"limit; got {value!r}."
@@ -84,12 +88,18 @@ def _retry_policy(value: RetryPolicy | int | None) -> RetryPolicy | None:
     return RetryPolicy(attempts=value + 1)
 
 
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
 def _headers(instance: object, attribute: Attribute[Any], value: object) -> None:
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"CallOptions(headers=...) must be a mapping, not {type(value).__name__}.")
     for name, text in cast("Mapping[object, object]", value).items():
         if not isinstance(name, str) or not isinstance(text, str):
             raise ConfigurationError(f"CallOptions(headers=...): the name and value of {name!r} must be text.")
+        if not _HEADER_NAME.fullmatch(name) or _CONTROL.search(text):
+            raise ConfigurationError(f"CallOptions(headers=...): {name!r} or its value is not allowed in HTTP.")
         if name.lower() in RESERVED_HEADERS:
             raise ConfigurationError(f"CallOptions(headers=...): {name!r} is set by the session alone.")
 

@@ -137,7 +137,7 @@ class PageIterator(Generic[T]):
                 except (TransportError, DeadlineExceededError, APIStatusError, ResponseDecodeError) as error:
                     raise self._failure(page, total, error) from error
                 self._events.emit(PageFetched(operation=self._operation, page=page, total=total))
-                del held  # the bytes; the items are all that is needed now
+                del held, task  # the bytes; the items are all that is needed now
                 for item in items:
                     yield item
         finally:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import html
 import json
 import re
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from nudgescribe_async.codec import InvalidJSONError, loads
 from nudgescribe_async.errors import APIStatusError, status_error
-from nudgescribe_async.retry import retry_after_seconds
+from nudgescribe_async.retry import http_date, retry_after_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,24 +20,65 @@ __all__ = ["mask", "read_refusal", "request_id"]
 
 _MESSAGE_LENGTH = 500
 _BODY_LENGTH = 2_000
+_READ_LENGTH = 64 * 2**10
+_DEEPEST = 8
 _HTML = re.compile(r"<(?:!doctype|html|head|body|title)\b", re.IGNORECASE)
 _TITLE = re.compile(r"<(title|h1)\b[^>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"<[^>]*>")
+_TAG = re.compile(r"<[^<>]*>")
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([/\"\\]))")
 
 
 def mask(text: str, secrets: Iterable[str]) -> str:
-    """The text without the secrets, be they written plainly or as in JSON."""
-    for secret in secrets:
-        for form in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+    r"""The text without the secrets, be they written plainly or escaped as in JSON or HTML.
+
+    A text in which a secret is escaped in an unusual way, such as ``\/`` for a slash, comes back with
+    all its escapes undone.
+    """
+    forms = _forms(secrets)
+    for form in forms:
+        text = text.replace(form, "***")
+    plain = html.unescape(_ESCAPE.sub(lambda escape: escape[2] or chr(int(escape[1], 16)), text))
+    plain = plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # joins surrogate pairs
+    if any(form in plain for form in forms):
+        text = plain
+        for form in forms:
             text = text.replace(form, "***")
     return text
+
+
+def _forms(secrets: Iterable[str]) -> list[str]:
+    """The secrets as they may be written; the longest first, since one may be a part of another."""
+    forms = {
+        form
+        for secret in secrets
+        for form in (
+            secret,
+            json.dumps(secret)[1:-1],
+            json.dumps(secret, ensure_ascii=False)[1:-1],
+            html.escape(secret),
+        )
+    }
+    return sorted(filter(None, forms), key=len, reverse=True)
+
+
+def _start(body: bytes, secrets: Iterable[str]) -> str:
+    """The start of a body, masked. Where it was cut off, so may be a secret: what may be one's start goes."""
+    text = mask(body[:_READ_LENGTH].decode(errors="replace"), secrets)
+    if len(body) >= _READ_LENGTH:
+        text = text.rstrip("\ufffd")
+        for form in _forms(secrets):
+            for length in range(min(len(form), len(text)), 0, -1):
+                if text.endswith(form[:length]):
+                    text = text[:-length]
+                    break
+    return text[: 4 * _BODY_LENGTH]
 
 
 def request_id(headers: Headers, secrets: Iterable[str] = ()) -> str | None:
     """What the service, or a proxy before it, calls the request."""
     for name in ("x-request-id", "x-correlation-id", "x-amzn-requestid", "cf-ray"):
         if value := headers.get(name, "").strip():
-            return mask(value[:200], secrets)
+            return mask(value, secrets)[:200]
     return None
 
 
@@ -63,9 +103,10 @@ def read_refusal(
         secrets: masked in all that is kept.
     """
     kind = status_error(status)
-    text = mask(body[: 4 * _BODY_LENGTH].decode(errors="replace"), secrets)
+    secrets = tuple(secrets)
+    text = _start(body, secrets)
     said, code = _what_it_says(body, text)
-    said = mask(" ".join(said.split()), secrets)[:_MESSAGE_LENGTH]
+    said = " ".join(mask(said, secrets).split())[:_MESSAGE_LENGTH]
     meaning = kind.meaning
     if 300 <= status <= 399:
         meaning = (
@@ -83,10 +124,8 @@ def read_refusal(
 
 def _date(headers: Headers, now: float) -> float:
     """When the answer was sent by the service's own clock, so that ours may be wrong."""
-    try:
-        return parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, ValueError, OverflowError):
-        return now
+    sent = http_date(headers.get("date", ""))
+    return now if sent is None else sent
 
 
 def _what_it_says(body: bytes, text: str) -> tuple[str, str | None]:
@@ -99,21 +138,23 @@ def _what_it_says(body: bytes, text: str) -> tuple[str, str | None]:
         return text, None
 
 
-def _from_json(value: Any) -> tuple[str, str | None]:
+def _from_json(value: Any, depth: int = 0) -> tuple[str, str | None]:
+    if depth > _DEEPEST:
+        return "", None
     match value:
         case str():
             return value, None
         case dict():
             fields = {key.strip().lower(): item for key, item in cast("dict[str, Any]", value).items()}
             code = fields.get("code", fields.get("error_code"))
-            for name in ("message", "error", "detail", "title", "errors"):
+            for name in ("message", "error", "detail", "title", "errors", "msg"):
                 if fields.get(name):
-                    said, inner = _from_json(fields[name])
+                    said, inner = _from_json(fields[name], depth + 1)
                     if said:
                         return said, str(code) if isinstance(code, str | int) else inner
             return "", str(code) if isinstance(code, str | int) else None
         case list():
-            items = (_from_json(item)[0] for item in value[:5])  # pyright: ignore[reportUnknownVariableType] - JSON
+            items = (_from_json(item, depth + 1)[0] for item in value[:5])  # pyright: ignore[reportUnknownVariableType] - JSON
             return "; ".join(filter(None, items)), None
         case _:
             return "", None

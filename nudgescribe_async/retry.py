@@ -30,7 +30,7 @@ from nudgescribe_async.errors import APIStatusError, NudgescribeError, RequestNo
 if TYPE_CHECKING:
     from nudgescribe_async.options import RetryPolicy
 
-__all__ = ["Decision", "Retry", "Stop", "decide", "retry_after_seconds"]
+__all__ = ["Decision", "Retry", "Stop", "decide", "http_date", "retry_after_seconds"]
 
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -84,7 +84,9 @@ def decide(
     after = _wait(attempts, policy) if wanted is None else wanted
     if time_left is not None and after >= time_left:
         return Stop("the time left is shorter than the wait")
-    return Retry(after, failure.message)
+    # What the service says may hold anything, and reasons are logged.
+    said = f"{failure.meaning} (HTTP {failure.status})" if isinstance(failure, APIStatusError) else failure.message
+    return Retry(after, said)
 
 
 def _may_repeat(retry_class: RetryClass, failure: NudgescribeError) -> bool:
@@ -125,8 +127,14 @@ def retry_after_seconds(value: str | None, *, now: float) -> float | None:
     text = value.strip()
     if text.isascii() and text.replace(".", "", 1).isdigit():
         return float(text)
+    moment = http_date(text)
+    return None if moment is None else max(0.0, moment - now)
+
+
+def http_date(text: str) -> float | None:
+    """Seconds since 1970 of a date in a header; ``None`` if it cannot be read. Without a zone it is UTC."""
     try:
         moment = parsedate_to_datetime(text)
-        return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None

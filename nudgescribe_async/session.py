@@ -38,6 +38,7 @@ from nudgescribe_async.events import Events, RequestFinished, RequestRetrying, R
 from nudgescribe_async.options import CallOptions, RetryPolicy, Timeout
 from nudgescribe_async.refusal import read_refusal, request_id
 from nudgescribe_async.retry import Retry, decide
+from nudgescribe_async.shapes import Secret, hidden
 from nudgescribe_async.transport import Headers, Request, Response, StreamBody, Transport
 from nudgescribe_async.transport.multipart import FileSource, file_body, multipart_body
 from nudgescribe_async.version import __version__
@@ -56,7 +57,7 @@ T = TypeVar("T")
 USER_AGENT = f"nudgescribe_async/{__version__} Python/{platform.python_version()}"
 MAX_ANSWER_BYTES = 256 * 2**20
 MAX_REFUSAL_BYTES = 64 * 2**10
-_NO_CSV = ("application/json", "text/html", "application/xhtml+xml")
+_NO_CSV = frozenset({"application/json", "application/problem+json", "application/xhtml+xml", "text/html"})
 _DEFAULT = CallOptions()
 
 
@@ -79,8 +80,10 @@ def checked_base_url(url: str) -> str:
         raise ConfigurationError("base_url must begin with https:// and name a host.")
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError("base_url must not hold a user name or password; give Credentials instead.")
-    if parts.query or parts.fragment or any(letter.isspace() or ord(letter) < 32 for letter in url):
-        raise ConfigurationError("base_url must end with the path: no query, no fragment, no white space.")
+    if any(letter in "?#\\" or letter.isspace() or not letter.isprintable() for letter in url):
+        raise ConfigurationError(
+            "base_url must end with the path: no query, no fragment, no white space, no backslash."
+        )
     if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(
             f"base_url must begin with https://: tokens would travel unencrypted to {host}. Plain http is for loopback."
@@ -95,6 +98,25 @@ def _is_loopback(host: str) -> bool:
         return host.rstrip(".").lower() == "localhost"
 
 
+def _no_csv(answer: Answer) -> str | None:
+    """What an answer is that is no CSV: by what it says of itself, or by how it begins."""
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in _NO_CSV:
+        return kind
+    start = answer.body[:64].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "HTML"
+    if start.startswith(b"{"):
+        with suppress(InvalidJSONError):
+            loads(answer.body)
+            return "JSON"
+    return None
+
+
+def _judges_tokens(status: int) -> bool:
+    return status < 500 and status not in (408, 429)
+
+
 @frozen(kw_only=True)
 class Answer:
     """A success, not decoded yet."""
@@ -104,6 +126,7 @@ class Answer:
     body: bytes = field(repr=False)
     request_id: str | None = None
     attempts: tuple[Attempt, ...] = ()
+    token: str | None = field(default=None, repr=hidden)
 
 
 @define
@@ -116,12 +139,27 @@ class _Call:
     started: float
     deadline: float | None
     attempts: list[Attempt] = field(factory=list[Attempt])
-    exposed: bool = False
-    """Whether a request is on its way, or was and nobody knows what became of it."""
+    token: str | None = field(default=None, repr=hidden)
+    under_way: bool = False
+    """Whether a request is on its way."""
+    unsettled: bool = False
+    """Whether one was, and nobody knows what became of it."""
 
     @property
     def may_have_taken_effect(self) -> bool:
-        return self.exposed and self.endpoint.effect is not Effect.READ
+        return (self.under_way or self.unsettled) and self.endpoint.effect is not Effect.READ
+
+    def ended(self, outcome: Answer | NudgescribeError) -> None:
+        """What is known after an attempt. What a server says that failed in its work proves nothing."""
+        self.under_way = False
+        match outcome:
+            case OutcomeUnknownError():
+                self.unsettled = True
+            case APIStatusError(status=status):
+                refused_before_work = status == 503 and outcome.retry_after is not None
+                self.unsettled = self.unsettled or ((status == 408 or status >= 500) and not refused_before_work)
+            case _:
+                pass
 
 
 class Session:
@@ -197,7 +235,8 @@ class Session:
         bearer: str | None = None,
     ) -> Answer:
         """One call, its answer left as it came. See ``call``."""
-        self._check_loop(endpoint)
+        # Calls under way may need a token while the client closes.
+        self.admit(endpoint.operation, closing=endpoint.bearer is not Bearer.ACCESS)
         options = options if options is not None else _DEFAULT
         started = self._clock.monotonic()
         total = options.timeout if options.timeout is not None else self._timeout.total
@@ -230,8 +269,7 @@ class Session:
             APIStatusError: it says ``"success": false``.
         """
         try:
-            if endpoint.answer is str and answer.headers.get("content-type", "").lower().startswith(_NO_CSV):
-                kind = answer.headers["content-type"].partition(";")[0]
+            if endpoint.answer is str and (kind := _no_csv(answer)) is not None:
                 raise ResponseDecodeError(
                     f"The answer is {kind}, not CSV.", expected="text/csv", received=kind, operation=endpoint.operation
                 )
@@ -247,15 +285,52 @@ class Session:
             raise self._no(endpoint, answer)
         return result
 
-    async def aclose(self, grace: float, hurry: asyncio.Event) -> None:
-        """Refuse new calls; give those under way ``grace`` seconds, or until ``hurry``; end the rest."""
+    def admit(self, operation: str, *, closing: bool = False) -> None:
+        """Whether a call may begin.
+
+        Args:
+            operation: for the error.
+            closing: whether it may begin while the client closes.
+
+        Raises:
+            ClientClosedError: the client is closed.
+            ConfigurationError: it belongs to another event loop.
+        """
+        if self._closed and not closing:
+            raise ClientClosedError("The client is closed; build a new one.", operation=operation)
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise ConfigurationError(
+                "The client belongs to another event loop, the one of its first call. Build one client per event loop.",
+                operation=operation,
+            )
+
+    def refuse_calls(self) -> None:
+        """Admit no further calls.
+
+        Raises:
+            ConfigurationError: the client belongs to another event loop, which is still there.
+        """
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            if not self._loop.is_closed():
+                raise ConfigurationError(
+                    "The client belongs to another event loop, the one of its first call: close it there."
+                )
+            self._active.clear()  # what ran in a loop that is gone will never end
         self._closed = True
+
+    async def aclose(self, grace: float, hurry: asyncio.Event) -> None:
+        """Give the calls under way ``grace`` seconds, or until ``hurry``; end the rest."""
         if self._active and grace > 0:
             self._idle.clear()
             waits = [asyncio.ensure_future(self._idle.wait()), asyncio.ensure_future(hurry.wait())]
-            await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
+            try:
+                await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
         if self._active:
             self._idle.clear()
             for scope in tuple(self._active):
@@ -265,31 +340,20 @@ class Session:
 
     # --- one call ----------------------------------------------------------------------------------
 
-    def _check_loop(self, endpoint: Endpoint[Any]) -> None:
-        # Calls under way may need a token while the client closes.
-        if self._closed and endpoint.bearer is Bearer.ACCESS:
-            raise ClientClosedError("The client is closed; build a new one.", operation=endpoint.operation)
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise ConfigurationError(
-                "The client belongs to another event loop, the one of its first call. Build one client per event loop.",
-                operation=endpoint.operation,
-            )
-
     def _request(self, endpoint: Endpoint[Any], values: Mapping[str, object], options: CallOptions) -> Request:
         arguments = checked(endpoint, values)
-        headers = {
+        headers: dict[str, str] = {
             "Accept": "text/csv" if endpoint.answer is str else "application/json",
             "User-Agent": USER_AGENT,
-            **options.headers,
         }
         if endpoint.context_headers:
             headers |= self._context_headers
+        # The same name twice, in letters of another case, would make one header of both values.
+        given = {name.lower() for name in options.headers}
+        headers = {name: value for name, value in headers.items() if name.lower() not in given} | dict(options.headers)
         for argument in endpoint.arguments:
             if argument.header is not None and argument.name in arguments:
-                headers[argument.header] = arguments.pop(argument.name)
+                headers[argument.header] = Secret(arguments.pop(argument.name))
         body: bytes | StreamBody | None = None
         file = next(
             (item.name for item in endpoint.arguments if item.kind is Kind.FILE and item.name in arguments), None
@@ -313,31 +377,35 @@ class Session:
     async def _run(self, call: _Call, bearer: str | None) -> Answer:
         replaced: int | None = None
         while True:
-            token = bearer if call.endpoint.bearer is not Bearer.ACCESS else await self._had(call, self.tokens.token())
-            outcome = await self._attempt(call, token)
+            if call.endpoint.bearer is Bearer.ACCESS:
+                call.token = await self._had(call, self.tokens.token())
+            else:
+                call.token = bearer
+            outcome = await self._attempt(call)
             status = outcome.status if isinstance(outcome, Answer | APIStatusError) else None
-            if token is not None and replaced is not None and status is not None:
-                self.tokens.settle(token, replaced, helped=status != replaced)
+            # The service in trouble says nothing of the token.
+            if replaced is not None and call.token is not None and status is not None and _judges_tokens(status):
+                self.tokens.settle(call.token, replaced, helped=status != replaced)
             if isinstance(outcome, Answer):
                 return outcome
-            if await self._replaced(call, token, status, already=replaced is not None):
+            if await self._replaced(call, status, already=replaced is not None):
                 replaced = status
             else:
                 await self._wait_or_raise(call, outcome)
 
-    async def _replaced(self, call: _Call, token: str | None, status: int | None, *, already: bool) -> bool:
+    async def _replaced(self, call: _Call, status: int | None, *, already: bool) -> bool:
         """Whether the call, refused as it was, is worth sending again with another token."""
-        if already or token is None or status not in (401, 403) or call.endpoint.bearer is not Bearer.ACCESS:
+        if already or call.token is None or status not in (401, 403) or call.endpoint.bearer is not Bearer.ACCESS:
             return False
-        if not call.request.replayable:
-            return False
-        return await self._had(call, self.tokens.replace(token, status)) is not Replacement.KEPT
+        replacement = await self._had(call, self.tokens.replace(call.token, status))
+        # If the body is used up, the other token is for the next call.
+        return replacement is not Replacement.KEPT and call.request.replayable
 
     async def _had(self, call: _Call, tokens: Awaitable[T]) -> T:
         """What the token manager gives. Whatever became of *its* request, the call was not sent."""
         try:
             return await tokens
-        except TransportError as error:
+        except (TransportError, DeadlineExceededError) as error:
             unsent = RequestNotSentError(f"No token could be had, so nothing was sent. {error.message}")
             raise self._final(call, unsent) from error
 
@@ -363,31 +431,32 @@ class Session:
         )
         await self._clock.sleep(decision.after)
 
-    async def _attempt(self, call: _Call, token: str | None) -> Answer | NudgescribeError:
+    async def _attempt(self, call: _Call) -> Answer | NudgescribeError:
         """One request: its answer, or what went wrong."""
-        request = call.request
-        if token is not None:
-            request = evolve(request, headers=Headers({**request.headers, "Authorization": f"Bearer {token}"}))
-        if call.endpoint.bearer is not Bearer.ACCESS:
-            return await self._send(call, request)
+        if call.token is None or call.endpoint.bearer is not Bearer.ACCESS:
+            return await self._send(call)
         async with self._throttle.slot():
-            return await self._send(call, request)
+            call.token = self.tokens.newest(call.token)  # waiting for the slot may have taken long
+            return await self._send(call)
 
-    async def _send(self, call: _Call, request: Request) -> Answer | NudgescribeError:
+    async def _send(self, call: _Call) -> Answer | NudgescribeError:
+        request = call.request
+        if call.token is not None:
+            bearer = Secret(f"Bearer {call.token}")
+            request = evolve(request, headers=Headers({**request.headers, "Authorization": bearer}))
         operation, number = call.endpoint.operation, len(call.attempts) + 1
         started = self._clock.monotonic()
         outcome: Answer | NudgescribeError
         self.events.emit(RequestStarted(operation=operation, attempt=number))
-        call.exposed = True
+        call.under_way = True
         try:
-            outcome = await self._answer(await self._transport.send(request))
+            outcome = await self._answer(await self._transport.send(request), call.token)
         except TransportError as error:
             outcome = error
         except NudgescribeError as error:
-            error.operation, call.exposed = operation, False
+            error.operation, call.under_way = operation, False
             raise
-        if not isinstance(outcome, OutcomeUnknownError):
-            call.exposed = False
+        call.ended(outcome)
         attempt = Attempt(
             number=number,
             after=started - call.started,
@@ -411,21 +480,28 @@ class Session:
             return evolve(outcome, attempts=tuple(call.attempts))
         return outcome
 
-    async def _answer(self, response: Response) -> Answer | APIStatusError:
+    async def _answer(self, response: Response, token: str | None) -> Answer | APIStatusError:
         async with response:
             if not 200 <= response.status <= 299:
-                return self._refusal(response.status, response.headers, await response.read_start(MAX_REFUSAL_BYTES))
+                start = await response.read_start(MAX_REFUSAL_BYTES)
+                return self._refusal(response.status, response.headers, start, token)
             return Answer(
                 status=response.status,
                 headers=response.headers,
                 body=await response.read(limit=MAX_ANSWER_BYTES),
-                request_id=request_id(response.headers, self._all_secrets()),
+                request_id=request_id(response.headers, self._all_secrets(token)),
+                token=token,
             )
 
-    def _refusal(self, status: int, headers: Headers, body: bytes) -> APIStatusError:
-        return read_refusal(status, headers, body, now=self._clock.time(), secrets=self._all_secrets())
+    def _refusal(self, status: int, headers: Headers, body: bytes, token: str | None) -> APIStatusError:
+        return read_refusal(status, headers, body, now=self._clock.time(), secrets=self._all_secrets(token))
 
     def _final(self, call: _Call, failure: NudgescribeError) -> NudgescribeError:
+        if isinstance(failure, RequestNotSentError) and call.may_have_taken_effect:
+            # This time; an earlier one may have got through.
+            failure = OutcomeUnknownError(
+                f"An earlier attempt was sent, and its outcome is not known. {failure.message}"
+            )
         failure.operation = call.endpoint.operation
         failure.attempts = tuple(call.attempts)
         if isinstance(failure, OutcomeUnknownError) and call.endpoint.effect is not Effect.READ:
@@ -451,8 +527,9 @@ class Session:
             attempts=call.attempts,
         )
 
-    def _all_secrets(self) -> tuple[str, ...]:
-        return self._secrets + self.tokens.secrets()
+    def _all_secrets(self, token: str | None) -> tuple[str, ...]:
+        """What is masked in texts of the service. A call's own token need not be the one at hand."""
+        return (*self._secrets, *self.tokens.secrets(), *filter(None, (token,)))
 
     def _says_no(self, answer: Answer) -> bool:
         try:
@@ -462,6 +539,6 @@ class Session:
         return isinstance(value, dict) and cast("dict[str, object]", value).get("success") is False
 
     def _no(self, endpoint: Endpoint[Any], answer: Answer) -> APIStatusError:
-        error = self._refusal(answer.status, answer.headers, answer.body)
+        error = self._refusal(answer.status, answer.headers, answer.body, answer.token)
         error.operation, error.attempts = endpoint.operation, answer.attempts
         return error

@@ -6,7 +6,18 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NoReturn, TypeAlias
 
-__all__ = ["ASSUMED", "JSON", "REFERENCE", "SEED", "Evidence", "NotPickled", "hidden", "names_only", "no_extra"]
+__all__ = [
+    "ASSUMED",
+    "JSON",
+    "REFERENCE",
+    "SEED",
+    "Evidence",
+    "NotPickled",
+    "Secret",
+    "hidden",
+    "names_only",
+    "no_extra",
+]
 
 JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
 """A value that JSON can hold. Integers lie within 64 bits, floats are finite."""
@@ -43,6 +54,15 @@ def names_only(value: Mapping[str, object]) -> str:
 def no_extra() -> dict[str, JSON]:
     """An empty ``extra``."""
     return {}
+
+
+class Secret(str):
+    """A text whose ``repr`` keeps quiet, so that tracebacks that show local variables do."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
 
 
 class NotPickled:

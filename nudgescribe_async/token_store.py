@@ -11,19 +11,22 @@ import os
 import tempfile
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
-from attrs import define, field, frozen
+from attrs import converters, define, field, frozen
 
 from nudgescribe_async.errors import ConfigurationError
-from nudgescribe_async.shapes import NotPickled, hidden
+from nudgescribe_async.shapes import NotPickled, Secret, hidden
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from nudgescribe_async.endpoints.models import Tokens
 
-__all__ = ["FileTokenStore", "MemoryTokenStore", "StoredTokens", "TokenStore"]
+__all__ = ["FileTokenStore", "MemoryTokenStore", "StoredTokens", "TokenStore", "fits_header"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 ACCESS_LIFETIME = 14 * 24 * 3600.0
 """Seconds; what the reference documents, for tokens that do not say."""
@@ -44,8 +47,8 @@ class StoredTokens(NotPickled):
         refresh_expires_at: seconds since 1970; when the refresh token ends.
     """
 
-    access_token: str = field(repr=hidden)
-    refresh_token: str | None = field(default=None, repr=hidden)
+    access_token: str = field(converter=Secret, repr=hidden)
+    refresh_token: str | None = field(default=None, converter=converters.optional(Secret), repr=hidden)
     obtained_at: float
     expires_at: float
     refresh_expires_at: float
@@ -81,7 +84,7 @@ class StoredTokens(NotPickled):
                 "obtained_at": int() | float() as obtained_at,
                 "expires_at": int() | float() as expires_at,
                 "refresh_expires_at": int() | float() as refresh_expires_at,
-            }:
+            } if fits_header(access_token) and all(map(_is_moment, (obtained_at, expires_at, refresh_expires_at))):
                 return cls(
                     access_token=access_token,
                     refresh_token=refresh_token,
@@ -106,6 +109,15 @@ class StoredTokens(NotPickled):
     def usable_until(self) -> float:
         """When the access token counts as expired: a little early, lest it be refused on the way."""
         return self.expires_at - min(30.0, (self.expires_at - self.obtained_at) / 20)
+
+
+def fits_header(token: str) -> bool:
+    """Whether a token can be sent."""
+    return token != "" and token.isascii() and token.isprintable() and " " not in token
+
+
+def _is_moment(value: float) -> bool:
+    return abs(value) < 1e15  # seconds; neither infinite nor NaN, and small enough to count with
 
 
 def _lifetime(token: str, now: float) -> float | None:
@@ -185,6 +197,8 @@ class FileTokenStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
+        if not self._path.name:
+            raise ConfigurationError(f"FileTokenStore needs the path of a file; got {str(path)!r}.")
         try:
             import fcntl  # noqa: PLC0415 - not on every platform
         except ImportError:
@@ -206,9 +220,13 @@ class FileTokenStore:
             while not self._try_lock(descriptor):
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, 0.1)
-            yield
+            try:
+                yield
+            finally:
+                # Closing alone would not do: a process that was forked meanwhile has the file open too.
+                self._fcntl.flock(descriptor, self._fcntl.LOCK_UN)
         finally:
-            os.close(descriptor)  # which gives the lock up
+            os.close(descriptor)
 
     def _try_lock(self, descriptor: int) -> bool:
         try:
@@ -219,12 +237,12 @@ class FileTokenStore:
 
     async def load(self, fingerprint: str) -> StoredTokens | None:
         """The tokens saved last."""
-        accounts = await asyncio.to_thread(self._read)
+        accounts = await _in_thread(self._read)
         return StoredTokens.from_plain(accounts.get(fingerprint))
 
     async def save(self, fingerprint: str, tokens: StoredTokens) -> None:
         """Keep these tokens."""
-        await asyncio.to_thread(self._write, fingerprint, tokens.to_plain())
+        await _in_thread(self._write, fingerprint, tokens.to_plain())
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -262,3 +280,13 @@ class FileTokenStore:
 
     def _unusable(self, verb: str, error: OSError) -> ConfigurationError:
         return ConfigurationError(f"The token file {self._path} cannot be {verb}: {error.strerror or error}.")
+
+
+async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Work in a thread. Cancelling waits for its end, so that the lock outlasts it."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

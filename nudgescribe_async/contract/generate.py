@@ -512,7 +512,7 @@ def _operation_doc(contract: Contract, operation: Operation, union: str) -> str:
         lines += ["", _doc(node["description"], indent)]
     lines += [
         "",
-        _doc(f"`{operation.method} {operation.path}` ({node['x-evidence']}). {EFFECTS[node['x-retry']]}", indent),
+        _doc(f"`{operation.method} {operation.path}` ({node['x-evidence']}). {_repeating(node)}", indent),
         "",
         f"{indent}Args:",
     ]
@@ -555,7 +555,13 @@ def _describe(union: str) -> str:
     return {"int": "How many."}.get(union, f"`{union}`.")
 
 
-EFFECTS = {
+def _repeating(node: dict[str, Any]) -> str:
+    if node["x-retry"] == "safe" and node["x-effect"] != "read":
+        return "Doing it twice does no harm, so it is tried again after a passing failure."
+    return REPEATING[node["x-retry"]]
+
+
+REPEATING = {
     "safe": "Changes nothing, and is tried again after a passing failure.",
     "idempotent": "Twice is the same as once, so it is tried again after a passing failure.",
     "unsafe": "Sent again only if the first time provably had no effect.",
@@ -653,7 +659,7 @@ def _page_of(contract: Contract, operation: Operation) -> list[str]:
         lines += ["", "Deprecated by the service."]
     if "description" in node:
         lines += ["", " ".join(node["description"].split())]
-    lines += ["", f"Effect: {node['x-effect']}. {EFFECTS[node['x-retry']]}", ""]
+    lines += ["", f"Effect: {node['x-effect']}. {_repeating(node)}", ""]
     arguments = operation.headers + operation.body
     lines += _table(contract, arguments) if arguments else ["No arguments.", ""]
     answers = " or ".join(f"`{kind}`" for kind in _answers(contract, operation).values())

@@ -63,7 +63,8 @@ class AuthEndpoints:
 
         Answers an access token (14 days by default) and a refresh token (15 days). Both are JWTs.
 
-        ``POST /v1/auth`` (reference). Changes nothing, and is tried again after a passing failure.
+        ``POST /v1/auth`` (reference). Doing it twice does no harm, so it is tried again after a
+        passing failure.
 
         Args:
             api_key: The API key of the account (reference).

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nudgescribe_async.endpoints.auth import AUTHENTICATE, REAUTHENTICATE
+
 if TYPE_CHECKING:
     from nudgescribe_async.auth import TokenManager
     from nudgescribe_async.endpoints.models import Tokens
+    from nudgescribe_async.session import Session
 
 __all__ = ["Auth"]
 
@@ -17,9 +20,10 @@ class Auth:
     There is seldom a reason to call these: the session logs in with the first call, and renews in time.
     """
 
-    __slots__ = ("_tokens",)
+    __slots__ = ("_session", "_tokens")
 
-    def __init__(self, tokens: TokenManager) -> None:
+    def __init__(self, session: Session, tokens: TokenManager) -> None:
+        self._session = session
         self._tokens = tokens
 
     async def authenticate(self) -> Tokens:
@@ -38,6 +42,7 @@ class Auth:
             AuthenticationError: the service refused the credentials.
             NudgescribeError: the service could not be asked.
         """
+        self._session.admit(AUTHENTICATE.operation)
         return await self._tokens.login()
 
     async def reauthenticate(self) -> Tokens:
@@ -52,4 +57,5 @@ class Auth:
             AuthenticationError: the service refused both.
             NudgescribeError: the service could not be asked.
         """
+        self._session.admit(REAUTHENTICATE.operation)
         return await self._tokens.refresh()

@@ -62,7 +62,12 @@ class Messages(MessagesEndpoints):
             return await self._session.exchange(FETCH_CSV, {**which, "page": page, "format": "csv"}, options)
 
         def decode(answer: Answer) -> Iterable[dict[str, str]]:
-            return read_rows(self._session.decode(FETCH_CSV, answer))
+            text = self._session.decode(FETCH_CSV, answer)
+            try:
+                return read_rows(text)
+            except ResponseDecodeError as error:
+                error.request_id, error.attempts = answer.request_id, answer.attempts
+                raise
 
         return PageIterator(
             operation=FETCH_CSV.operation,

@@ -119,7 +119,9 @@ class InProcessTransport:
         await self.aclose()
 
     async def _start(self) -> _Running:
-        runner = AppRunner(self._app, access_log=None, shutdown_timeout=self._shutdown_timeout)
+        runner = AppRunner(
+            self._app, access_log=None, handler_cancellation=True, shutdown_timeout=self._shutdown_timeout
+        )
         try:
             await runner.setup()
         except BaseException:
