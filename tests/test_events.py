@@ -1,0 +1,139 @@
+"""Events reach every subscriber, whatever the others do, and the log by their part's name."""
+
+from __future__ import annotations
+
+import logging
+
+import attrs
+import pytest
+
+from nudgescribe_async.events import (
+    Event,
+    Events,
+    PageFetched,
+    RequestFinished,
+    RequestRetrying,
+    RequestStarted,
+    TokenRenewalFailed,
+    TokenRenewed,
+    log_event,
+)
+
+STARTED = RequestStarted(operation="customers.list", attempt=1)
+EXAMPLES: list[tuple[Event, str, int]] = [
+    (STARTED, "nudgescribe_async.session", logging.DEBUG),
+    (RequestFinished(operation="a.b", attempt=1, seconds=0.5, status=200), "nudgescribe_async.session", logging.DEBUG),
+    (RequestRetrying(operation="a.b", attempt=1, after=0.5, reason="no"), "nudgescribe_async.retry", logging.INFO),
+    (TokenRenewed(source="login", expires_after=60.0), "nudgescribe_async.auth", logging.INFO),
+    (TokenRenewalFailed(source="refresh", error="no"), "nudgescribe_async.auth", logging.WARNING),
+    (PageFetched(operation="a.b", page=1, total=2), "nudgescribe_async.paging", logging.DEBUG),
+]
+
+
+@pytest.mark.parametrize(("event", "logger", "level"), EXAMPLES, ids=lambda item: type(item).__name__)
+def test_an_event_is_one_line_in_the_log_of_its_part(
+    event: Event, logger: str, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "nudgescribe_async")
+    Events().emit(event)
+    assert caplog.record_tuples == [(logger, level, str(event))]
+
+
+def test_every_kind_of_event_has_its_logger() -> None:
+    assert {type(event) for event, _, _ in EXAMPLES} == set(Event.__args__)
+
+
+@pytest.mark.parametrize(("event", "logger", "level"), EXAMPLES, ids=lambda item: type(item).__name__)
+def test_an_event_cannot_be_changed_and_has_no_room_for_a_secret(event: Event, logger: str, level: int) -> None:
+    names = {attribute.name for attribute in attrs.fields(type(event))}
+    assert names <= {"operation", "attempt", "seconds", "status", "error", "request_id", "after", "reason", "source", "expires_after", "page", "total"}  # fmt: skip
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        setattr(event, min(names), 1)
+
+
+def test_subscribers_are_told_in_the_order_in_which_they_came() -> None:
+    events, told = Events(), list[str]()
+    events.subscribe(lambda _: told.append("first"))
+    events.subscribe(lambda _: told.append("second"))
+    events.emit(STARTED)
+    assert told == ["first", "second"]
+
+
+def test_a_subscriber_that_raises_harms_nobody_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    events, told = Events(), list[Event]()
+
+    def broken(event: Event) -> None:
+        raise ZeroDivisionError("my fault")
+
+    events.subscribe(broken)
+    events.subscribe(told.append)
+    events.emit(STARTED)
+    events.emit(STARTED)
+    assert told == [STARTED, STARTED]
+    records = [record for record in caplog.records if record.name == "nudgescribe_async.events"]
+    assert [record.getMessage() for record in records] == ["A subscriber failed on RequestStarted."] * 2
+    assert all(record.exc_info is not None and record.exc_info[0] is ZeroDivisionError for record in records)
+    assert all(record.levelno == logging.ERROR for record in records)
+
+
+def test_whoever_ends_the_program_is_not_held_back() -> None:
+    events = Events()
+
+    def stop(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    events.subscribe(stop)
+    with pytest.raises(KeyboardInterrupt):
+        events.emit(STARTED)
+
+
+def test_who_unsubscribes_is_told_no_more_and_may_say_so_twice() -> None:
+    events, told = Events(), list[Event]()
+    end = events.subscribe(told.append)
+    events.emit(STARTED)
+    end()
+    end()
+    events.emit(STARTED)
+    assert told == [STARTED]
+
+
+def test_who_subscribes_twice_is_told_twice_and_ends_each_by_itself() -> None:
+    events, told = Events(), list[Event]()
+    first, second = events.subscribe(told.append), events.subscribe(told.append)
+    events.emit(STARTED)
+    first()
+    first()
+    events.emit(STARTED)
+    assert len(told) == 3
+    second()
+    events.emit(STARTED)
+    assert len(told) == 3
+
+
+def test_a_subscriber_may_unsubscribe_or_subscribe_while_it_is_told() -> None:
+    events, told = Events(), list[str]()
+
+    def once(event: Event) -> None:
+        told.append("once")
+        end()
+        events.subscribe(lambda _: told.append("late"))
+
+    end = events.subscribe(once)
+    events.subscribe(lambda _: told.append("always"))
+    events.emit(STARTED)
+    assert told == ["once", "always"]
+    events.emit(STARTED)
+    assert told == ["once", "always", "always", "late"]
+
+
+def test_two_clients_do_not_share_their_subscribers() -> None:
+    told = list[Event]()
+    Events().subscribe(told.append)
+    Events().emit(STARTED)
+    assert told == []
+
+
+def test_the_log_is_silent_unless_somebody_listens(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "nudgescribe_async")
+    log_event(STARTED)
+    assert caplog.records == []

@@ -1,0 +1,425 @@
+"""Pages: in order, bounded, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import pickle
+import random
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from helpers import Server, Service, answer, client, settle, watch
+
+from nudgescribe_async import (
+    AuthenticationError,
+    ClientClosedError,
+    DeadlineExceededError,
+    NudgescribeError,
+    OutcomeUnknownError,
+    PageError,
+    PageIterator,
+    ResponseDecodeError,
+    ServerError,
+)
+from nudgescribe_async.events import PageFetched
+from nudgescribe_async.resources.messages import read_rows
+from nudgescribe_async.sandbox import Sandbox
+
+
+class Pages:
+    """A fake of what is paged. A page is fetched when the test lets it be, or at once."""
+
+    def __init__(self, total: int, *, held: bool = False) -> None:
+        self.total = total
+        self.held = held
+        self.asked: list[int] = []
+        self.in_flight = self.most_in_flight = self.cancelled = 0
+        self.gates: dict[int, asyncio.Event] = {}
+        self.errors: dict[int, Exception] = {}
+
+    async def count(self) -> int:
+        return self.total
+
+    async def fetch(self, page: int) -> list[int]:
+        self.asked.append(page)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            if self.held:
+                await self.gates.setdefault(page, asyncio.Event()).wait()
+            if page in self.errors:
+                raise self.errors[page]
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.in_flight -= 1
+        return [page * 10, page * 10 + 1]
+
+    def let(self, *pages: int) -> None:
+        for page in pages:
+            self.gates.setdefault(page, asyncio.Event()).set()
+
+    def iterator(self, **options: Any) -> PageIterator[int]:
+        return PageIterator(
+            operation="things.list",
+            count=options.pop("count", self.count),
+            fetch=options.pop("fetch", self.fetch),
+            decode=options.pop("decode", lambda page: page),
+            **({"concurrency": 4} | options),
+        )
+
+
+def items(*pages: int) -> list[int]:
+    return [item for page in pages for item in (page * 10, page * 10 + 1)]
+
+
+async def test_order_is_kept_whatever_comes_first() -> None:
+    pages = Pages(60)
+    shuffle = random.Random(7)
+
+    async def fetch(page: int) -> list[int]:
+        for _ in range(shuffle.randrange(30)):
+            await asyncio.sleep(0)
+        return await pages.fetch(page)
+
+    assert [item async for item in pages.iterator(fetch=fetch, concurrency=9)] == items(*range(1, 61))
+    assert sorted(pages.asked) == list(range(1, 61))
+
+
+@pytest.mark.parametrize(("concurrency", "prefetch"), [(1, None), (3, None), (3, 3), (3, 5), (5, 2), (2, 1)])
+async def test_no_more_than_concurrency_in_flight_and_prefetch_ahead(concurrency: int, prefetch: int | None) -> None:
+    pages = Pages(30, held=True)
+    ahead = prefetch if prefetch is not None else 2 * concurrency
+    async with pages.iterator(concurrency=concurrency, prefetch=prefetch) as stream:
+        first = asyncio.ensure_future(anext(stream))
+        await settle()
+        assert len(pages.asked) == min(concurrency, ahead)
+        pages.let(*range(1, 31))
+        assert await first == 10
+        for page in range(1, 31):
+            await settle()
+            # The consumer has the items of `page`: that many are ahead of it, and not one more.
+            assert pages.asked == list(range(1, min(page + ahead, 30) + 1))
+            assert pages.in_flight == 0
+            rest = [await anext(stream, None), await anext(stream, None)]
+            assert rest == ([page * 10 + 1, (page + 1) * 10] if page < 30 else [page * 10 + 1, None])
+    assert pages.most_in_flight == min(concurrency, ahead)
+
+
+async def test_a_page_is_let_go_of_while_its_items_are_handed_out() -> None:
+    class Held(list[int]):
+        pass
+
+    alive: list[weakref.ref[Held]] = []
+
+    async def fetch(page: int) -> Held:
+        held = Held([page])
+        alive.append(weakref.ref(held))
+        return held
+
+    stream: PageIterator[int] = PageIterator(
+        operation="x", count=Pages(1).count, fetch=fetch, decode=lambda held: [*held, 2, 3], concurrency=1
+    )
+    async with stream:
+        assert await anext(stream) == 1
+        await settle()
+        assert alive[0]() is None
+
+
+Leave = Callable[[PageIterator[int]], Awaitable[None]]
+
+
+async def _break(stream: PageIterator[int]) -> None:
+    async with stream as found:
+        async for _ in found:
+            break
+
+
+async def _raise(stream: PageIterator[int]) -> None:
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+        async with stream as found:
+            async for item in found:
+                _ = item / 0
+
+
+async def _close(stream: PageIterator[int]) -> None:
+    await anext(stream)
+    await stream.aclose()
+    await stream.aclose()
+
+
+async def _cancel(stream: PageIterator[int]) -> None:
+    async def consume() -> None:
+        async for _ in stream:
+            pass
+
+    consumer = asyncio.create_task(consume())
+    await settle()
+    consumer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await consumer
+
+
+@pytest.mark.parametrize("leave", [_break, _raise, _close, _cancel])
+async def test_leaving_early_cancels_what_is_in_flight_and_starts_nothing(leave: Leave) -> None:
+    pages = Pages(50, held=True)
+    pages.let(1)
+    await leave(pages.iterator(concurrency=4))
+    assert pages.in_flight == 0
+    assert pages.cancelled == len(pages.asked) - 1 > 0
+    asked = list(pages.asked)
+    pages.let(*range(1, 51))
+    await settle()
+    assert pages.asked == asked
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_plain_break_cancels_as_soon_as_the_iterator_is_let_go() -> None:
+    pages = Pages(50, held=True)
+    pages.let(1)
+    async for _ in pages.iterator():
+        break
+    gc.collect()
+    await settle()
+    assert pages.in_flight == 0
+    assert pages.cancelled == len(pages.asked) - 1 > 0
+
+
+async def test_closing_before_the_first_item_and_never_iterating_send_nothing() -> None:
+    pages = Pages(3)
+    stream = pages.iterator()
+    await stream.aclose()
+    pages.iterator()
+    assert pages.asked == []
+    with pytest.raises(RuntimeError, match="ended"):
+        aiter(stream)
+
+
+async def test_iterating_twice_is_an_error_and_no_pages_are_no_items() -> None:
+    pages = Pages(0)
+    stream = pages.iterator()
+    assert [item async for item in stream] == []
+    with pytest.raises(RuntimeError, match="call iter\\(\\) again"):
+        [item async for item in stream]
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    assert pages.asked == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutcomeUnknownError("lost", request_id="r7"),
+        ServerError("down", status=500, request_id="r7"),
+        ResponseDecodeError("odd", request_id="r7"),
+        DeadlineExceededError("late", may_have_taken_effect=False, request_id="r7"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("where", ["fetch", "decode"])
+async def test_a_page_that_fails_comes_after_all_before_it_and_says_which(error: NudgescribeError, where: str) -> None:
+    pages = Pages(9)
+    options: dict[str, Any] = {}
+    if where == "fetch":
+        pages.errors[4] = error
+    else:
+
+        def decode(page: list[int]) -> list[int]:
+            if page[0] == 40:
+                raise error
+            return page
+
+        options["decode"] = decode
+    got: list[int] = []
+    with pytest.raises(PageError, match="Page 4 of 9") as caught:  # noqa: PT012
+        async for item in pages.iterator(**options):
+            got.append(item)  # noqa: PERF401 - what came before the error counts
+    assert got == items(1, 2, 3)
+    assert (caught.value.page, caught.value.__cause__, caught.value.request_id) == (4, error, "r7")
+    assert caught.value.operation == "things.list"
+    assert pickle.loads(pickle.dumps(caught.value)).page == copy.copy(caught.value).page == 4
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("error", [AuthenticationError("no"), ClientClosedError("closed"), KeyError("bug")])
+async def test_what_is_no_failure_of_a_page_comes_as_it_is(error: Exception) -> None:
+    pages = Pages(9)
+    pages.errors[2] = error
+    with pytest.raises(type(error)) as caught:
+        [item async for item in pages.iterator()]
+    assert caught.value is error
+
+
+async def test_the_count_that_fails_comes_as_it_is() -> None:
+    async def count() -> int:
+        raise ServerError("down", status=500)
+
+    with pytest.raises(ServerError):
+        [item async for item in Pages(1).iterator(count=count)]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"concurrency": 0}, ValueError),
+        ({"concurrency": -1}, ValueError),
+        ({"concurrency": True}, TypeError),
+        ({"concurrency": 2.0}, TypeError),
+        ({"prefetch": 0}, ValueError),
+        ({"prefetch": "3"}, TypeError),
+    ],
+)
+async def test_wrong_arguments_are_refused_where_they_are_given(
+    options: dict[str, Any], error: type[Exception]
+) -> None:
+    async with client(Service()) as ns:
+        name = next(iter(options))
+        for make in (ns.customers.iter, ns.messages.iter):
+            with pytest.raises(error, match=name):
+                make("c", **options)
+        wrong: Any
+        for wrong in ("", None, 5):
+            for iterate in (ns.customers.iter, ns.messages.iter):
+                with pytest.raises((TypeError, ValueError)):
+                    iterate(wrong)
+        with pytest.raises(ValueError, match="run_number"):
+            ns.messages.iter("c", 0)
+
+
+# --- through the client ----------------------------------------------------------------------------
+
+
+def customer(number: int) -> dict[str, object]:
+    return {"customer_id": f"{number}", "customer_group_id": "g", "extended_profile": {}}
+
+
+async def test_customers_one_page_after_the_other_with_events_and_a_bound_of_the_client() -> None:
+    service = Service()
+    in_flight = most = 0
+
+    async def call(request: Any) -> Any:
+        nonlocal in_flight, most
+        if request.url.endswith("/pages"):
+            return answer(200, {"pages": 12})
+        in_flight += 1
+        most = max(most, in_flight)
+        await settle(3)
+        in_flight -= 1
+        return answer(200, [customer(1)])
+
+    service.on_call = call
+    async with client(service, concurrency=3) as ns:
+        events = watch(ns)
+        assert len([c async for c in ns.customers.iter("g", concurrency=10)]) == 12
+    assert most == 3
+    fetched = [event for event in events if isinstance(event, PageFetched)]
+    assert [(e.page, e.total, e.operation) for e in fetched] == [(n, 12, "customers.list") for n in range(1, 13)]
+
+
+async def test_closing_the_client_ends_an_iteration() -> None:
+    service, started = Service(), asyncio.Event()
+
+    async def call(request: Any) -> Any:
+        if request.url.endswith("/pages"):
+            return answer(200, {"pages": 5})
+        started.set()
+        return await asyncio.Event().wait()
+
+    service.on_call = call
+    ns = client(service)
+    stream = ns.customers.iter("g")
+    first = asyncio.ensure_future(anext(stream))
+    await started.wait()
+    await ns.aclose(grace=0)
+    with pytest.raises(ClientClosedError, match="has not taken effect"):
+        await first
+
+
+async def rows(*files: bytes, content_type: str | None = "text/csv; charset=utf-8") -> list[dict[str, str]]:
+    bodies = iter(files)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path == "/v1/messages/pages":
+            return web.json_response({"pages": len(files)})
+        headers = {} if content_type is None else {"Content-Type": content_type}
+        return web.Response(body=next(bodies), headers=headers)
+
+    async with Server(handler) as server:
+        from helpers import CREDENTIALS
+
+        from nudgescribe_async import Nudgescribe
+
+        async with Nudgescribe(CREDENTIALS, base_url=server.url) as ns:
+            return [row async for row in ns.messages.iter("c", concurrency=1)]
+
+
+async def test_rows_with_all_that_csv_allows() -> None:
+    tricky = b'\xef\xbb\xbfid,text\r\n1,"a ""quoted"" word, and a comma"\r\n2,"two\r\nlines"\r\n3,"one\nmore"\r\n'
+    assert await rows(tricky, b"id,text\n4,\xc3\xa9\n\n", b"", b"id,text\n", b"\xef\xbb\xbf") == [
+        {"id": "1", "text": 'a "quoted" word, and a comma'},
+        {"id": "2", "text": "two\r\nlines"},
+        {"id": "3", "text": "one\nmore"},
+        {"id": "4", "text": "é"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "text"),
+    [
+        (b"a,b\n1\n", "text/csv", "row 1 has 1 cells under 2 columns"),
+        (b"a,b\n1,2\n1,2,3\n", "text/csv", "row 2 has 3 cells under 2 columns"),
+        (b"a,a\n1,2\n", "text/csv", "two columns have the same name"),
+        (b'a,b\n1,"cut off', "text/csv", "line 2 is no CSV"),
+        (b'a,b\n1,"x"y\n', "text/csv", "no CSV"),
+        (b"a\n\xff\n", "text/csv", "no valid UTF-8"),
+        (b"<html>Sorry</html>", "text/html; charset=utf-8", "is text/html, not CSV"),
+        (b"<!DOCTYPE html><p>Sorry", "text/plain", "is HTML, not CSV"),
+        (b"\xef\xbb\xbf \n<HTML>", None, "is HTML, not CSV"),
+        (b'[{"a": 1}]', "Application/JSON", "is application/json, not CSV"),
+        (b'{"url": "x"}', "text/plain", "is JSON, not CSV"),
+        (b'{"success": false, "message": "not yet"}', "application/json", "not yet"),
+        (b'{"success": false, "message": "not yet"}', "text/csv", "not yet"),
+    ],
+)
+async def test_what_is_no_csv_is_an_error_and_not_rows(data: bytes, content_type: str | None, text: str) -> None:
+    with pytest.raises(PageError, match=text) as caught:
+        await rows(data, content_type=content_type)
+    assert caught.value.page == 1
+    assert caught.value.operation == "messages.fetch"
+
+
+async def test_a_row_that_begins_like_json_is_still_a_row() -> None:
+    assert await rows(b"{id},b\n1,2\n") == [{"{id}": "1", "b": "2"}]
+    assert read_rows("") == []
+
+
+async def test_a_broken_file_names_the_request(sandbox: Sandbox) -> None:
+    service = Service()
+    service.on_call = lambda r: (
+        answer(200, {"pages": 1})
+        if r.url.endswith("pages")
+        else answer(200, b"a,b\n1\n", content_type="text/csv", x_request_id="req-1")
+    )
+    async with client(service) as ns:
+        with pytest.raises(PageError, match="request id req-1") as caught:
+            [row async for row in ns.messages.iter("c")]
+    assert isinstance(caught.value.__cause__, ResponseDecodeError)
+    assert len(caught.value.__cause__.attempts) == 1
+
+
+async def test_rows_of_the_sandbox_file_after_file() -> None:
+    async with Sandbox(example=True, rows_per_file=40) as sandbox:
+        from nudgescribe_async import Nudgescribe
+
+        async with Nudgescribe(sandbox.credentials, base_url=sandbox.url) as ns:
+            campaign = sandbox.example.campaigns["Welcome back"]
+            group = sandbox.example.customer_groups["January 1997"]
+            found = [row["customer_id"] async for row in ns.messages.iter(campaign, concurrency=3)]
+            assert found == [c.customer_id async for c in ns.customers.iter(group)]
+            assert len(found) > 400
