@@ -408,7 +408,7 @@ class TokenManager:
             await self._store.save(self._fingerprint, tokens)
         except ConfigurationError as error:
             # The tokens are good all the same, and throwing them away would mean a login for every call.
-            self._events.emit(TokenRenewalFailed(source="store", error=str(error)))
+            self._events.emit(TokenRenewalFailed(source="store", error=_in_brief(error)))
 
     def _is_news(self, stored: StoredTokens, current: StoredTokens | None) -> bool:
         """Whether the store has a token that is worth trying."""
@@ -424,14 +424,14 @@ class TokenManager:
             raise
         except NudgescribeError as error:
             # Refused, used up, or nobody knows: the credentials settle it.
-            self._events.emit(TokenRenewalFailed(source="refresh", error=str(error)))
+            self._events.emit(TokenRenewalFailed(source="refresh", error=_in_brief(error)))
             return None
 
     async def _logged_in(self) -> Tokens:
         try:
             tokens = await self._issuer.authenticate()
         except ResponseDecodeError as error:
-            self._events.emit(TokenRenewalFailed(source="login", error=str(error)))
+            self._events.emit(TokenRenewalFailed(source="login", error=_in_brief(error)))
             raise AuthenticationError(
                 f"The service accepted the login, and its answer holds no token that can be read: {error.message}",
                 operation=error.operation,
@@ -439,7 +439,7 @@ class TokenManager:
                 attempts=error.attempts,
             ) from error
         except NudgescribeError as error:
-            self._events.emit(TokenRenewalFailed(source="login", error=str(error)))
+            self._events.emit(TokenRenewalFailed(source="login", error=_in_brief(error)))
             if not isinstance(error, APIStatusError) or isinstance(error, ServerError) or error.status in (408, 429):
                 raise
             elsewhere = 300 <= error.status <= 399 or error.status in (404, 405, 410)
@@ -479,3 +479,8 @@ class TokenManager:
         )
         self._events.emit(TokenRenewed(source=source, expires_after=left))
         return self._held
+
+
+def _in_brief(error: NudgescribeError) -> str:
+    """What went wrong, without the words of the service, which are nothing for a log."""
+    return f"{error.meaning} (HTTP {error.status})" if isinstance(error, APIStatusError) else error.message

@@ -130,7 +130,7 @@ class Nudgescribe:
             timeout=timeout if timeout is not None else Timeout(),
             retry=retry if retry is not None else RetryPolicy(),
             context_headers=context_headers,
-            secrets=filter(None, (owner.api_key, owner.password, api_code)),
+            secrets=filter(None, (owner.api_key, owner.email, owner.password, api_code)),
         )
         self._tokens = self._session.tokens = TokenManager(
             _Issuer(self._session, owner),

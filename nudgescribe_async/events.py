@@ -64,7 +64,7 @@ class TokenRenewed:
 
 @frozen(kw_only=True)
 class TokenRenewalFailed:
-    """One way to a new token failed. ``error`` is the text of the error."""
+    """One way to a new token failed. ``error`` says why, without the words of the service."""
 
     source: str
     error: str

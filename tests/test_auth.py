@@ -789,3 +789,17 @@ def test_credentials_show_and_pickle_nothing() -> None:
     for wrong in (None, object(), "text"):
         with pytest.raises(ConfigurationError, match="no api_key"):
             Credentials.of(wrong)  # type: ignore[arg-type]
+
+
+async def test_events_of_a_failed_renewal_hold_no_words_of_the_service(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    service = Service()
+    service.on_login = lambda _: answer(403, {"message": "Mr Miller of 12 Elm Street is locked"})
+    async with client(service) as ns:
+        events = watch(ns)
+        with pytest.raises(AuthenticationError, match="Mr Miller"):
+            await ns.customer_groups.list("w")
+    assert [e.error for e in events if isinstance(e, TokenRenewalFailed)] == [
+        "These credentials may not do this (HTTP 403)"
+    ]
+    assert "Miller" not in caplog.text
