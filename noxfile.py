@@ -31,7 +31,8 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests against the installed wheel: with ``speed`` and coverage, then in debug mode without ``speed``."""
     session.install(".[sandbox,contract,speed]", *group("tests"))
-    environment = {"NUDGESCRIBE_TEST_INSTALLED": "1"}
+    # Safe path: otherwise Python puts the checkout on the path, where it hides the installed wheel.
+    environment = {"NUDGESCRIBE_TEST_INSTALLED": "1", "PYTHONSAFEPATH": "1"}
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs, env=environment)
     session.run("coverage", "report", "--fail-under=90", "--skip-covered")

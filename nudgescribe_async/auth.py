@@ -444,8 +444,9 @@ class TokenManager:
                 raise
             elsewhere = 300 <= error.status <= 399 or error.status in (404, 405, 410)
             check = "base_url" if elsewhere else "the API key, the e-mail address and the password"
+            said = f': "{error.said}"' if error.said else ""
             rejection = AuthenticationError(
-                f"The service refused the login (HTTP {error.status}): {error.message} Check {check}.",
+                f"The service refused the login (HTTP {error.status}){said}. Check {check}.",
                 status=error.status,
                 operation=error.operation,
                 request_id=error.request_id,

@@ -176,6 +176,7 @@ class APIStatusError(NudgescribeError):
 
     Attributes:
         status: the HTTP status. It is 200 where the service says ``"success": false`` in a 200.
+        said: the service's own words, at most 500 characters, secrets masked; empty if it said nothing.
         code: the service's own code of the error, if it gave one.
         body: the start of the body as text, at most 2,000 characters, secrets masked.
         retry_after: seconds to wait, if the service said so.
@@ -188,6 +189,7 @@ class APIStatusError(NudgescribeError):
         message: str,
         *,
         status: int,
+        said: str = "",
         code: str | None = None,
         body: str = "",
         retry_after: float | None = None,
@@ -197,6 +199,7 @@ class APIStatusError(NudgescribeError):
     ) -> None:
         super().__init__(message, operation=operation, request_id=request_id, attempts=attempts)
         self.status = status
+        self.said = said
         self.code = code
         self.body = body
         self.retry_after = retry_after

@@ -90,6 +90,8 @@ _LOGGERS = {
     PageFetched: (logging.getLogger("nudgescribe_async.paging"), logging.DEBUG),
 }
 _LOGGER = logging.getLogger("nudgescribe_async.events")
+# Without a handler of the user's, Python would print warnings to stderr, bare.
+logging.getLogger("nudgescribe_async").addHandler(logging.NullHandler())
 
 
 def log_event(event: Event) -> None:

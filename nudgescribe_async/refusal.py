@@ -113,8 +113,9 @@ def read_refusal(
             "The service sent a redirect, which is not followed, since the token must not go elsewhere; check base_url"
         )
     return kind(
-        f"{meaning} (HTTP {status}): {said}" if said else f"{meaning} (HTTP {status}, without an explanation).",
+        f'{meaning} (HTTP {status}): "{said}".' if said else f"{meaning} (HTTP {status}, without an explanation).",
         status=status,
+        said=said,
         code=mask(code, secrets)[:100] if code is not None else None,
         body=text[:_BODY_LENGTH],
         retry_after=retry_after_seconds(headers.get("retry-after"), now=_date(headers, now)),

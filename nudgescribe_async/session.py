@@ -77,7 +77,7 @@ def checked_base_url(url: str) -> str:
     except ValueError as error:
         raise ConfigurationError(f"base_url is no URL: {error}.") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigurationError("base_url must begin with https:// and name a host.")
+        raise ConfigurationError("base_url must begin with https:// (or http:// on loopback) and name a host.")
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError("base_url must not hold a user name or password; give Credentials instead.")
     if any(letter in "?#\\" or letter.isspace() or not letter.isprintable() for letter in url):
@@ -238,6 +238,8 @@ class Session:
         # Calls under way may need a token while the client closes.
         self.admit(endpoint.operation, closing=endpoint.bearer is not Bearer.ACCESS)
         options = options if options is not None else _DEFAULT
+        if not isinstance(options, CallOptions):
+            raise TypeError(f"{endpoint.operation}: options must be CallOptions(...), not {type(options).__name__}.")
         started = self._clock.monotonic()
         total = options.timeout if options.timeout is not None else self._timeout.total
         call = _Call(

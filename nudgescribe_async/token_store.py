@@ -184,15 +184,15 @@ class FileTokenStore:
 
     The file is replaced as a whole, never changed in place, so that a crash leaves the old one or the
     new one. Processes wait for each other through a lock on a second file beside it (``.lock``). All
-    file work is done in a thread; waiting for the lock can be cancelled. A file that cannot be
-    understood counts as empty. Works where POSIX file locks do.
+    file work is done in a thread; waiting for the lock can be cancelled. A file that is not one of ours
+    is refused and left as it is; an empty one is taken. Works where POSIX file locks do.
 
     Args:
         path: the file; its folder must exist.
 
     Raises:
-        ConfigurationError: others than the owner may read the file, it cannot be read or written, or
-            the platform has no POSIX file locks.
+        ConfigurationError: others than the owner may read the file, it is no token file, it cannot be
+            read or written, or the platform has no POSIX file locks.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -251,15 +251,21 @@ class FileTokenStore:
                     raise ConfigurationError(
                         f"Others may read the token file {self._path}. Run: chmod 600 {self._path} (or delete it)."
                     )
-                content = json.load(file)
-            accounts: object = content["accounts"] if content["version"] == 1 else None
+                text = file.read()
+            content = json.loads(text) if text else {"version": 1, "accounts": {}}
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise self._unusable("read", error) from error
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return {}
-        return cast("dict[str, Any]", accounts) if isinstance(accounts, dict) else {}
+        except (ValueError, RecursionError):
+            content = None
+        match content:
+            case {"version": 1, "accounts": dict(accounts)}:
+                return cast("dict[str, Any]", accounts)
+            case _:
+                raise ConfigurationError(
+                    f"{self._path} is no token file, and is left as it is. Choose another path, or delete the file."
+                )
 
     def _write(self, fingerprint: str, values: Mapping[str, object]) -> None:
         accounts = self._read() | {fingerprint: values}

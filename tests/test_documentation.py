@@ -70,6 +70,7 @@ async def test_every_program_runs_against_the_sandbox_as_it_stands(name: str, pr
                 "NUDGESCRIBE_EMAIL": sandbox.credentials.email,
                 "NUDGESCRIBE_PASSWORD": sandbox.credentials.password,
                 "NUDGESCRIBE_BASE_URL": sandbox.url,
+                "NUDGESCRIBE_WORKSPACE_ID": sandbox.workspace_id,
             },
         )
     assert (code, errors) == (0, "")

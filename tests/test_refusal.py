@@ -66,7 +66,8 @@ def read(body: Any, *secrets: str, status: int = 400, headers: Mapping[str, str]
 def test_what_the_service_says_is_found_whatever_its_shape(body: Any, said: str, code: str | None) -> None:
     error = read(body)
     assert type(error) is BadRequestError
-    assert error.message == f"{MESSAGE}: {said}"
+    assert error.message == f'{MESSAGE}: "{said}".'
+    assert error.said == said
     assert error.code == code
     assert error.status == 400
 
@@ -91,7 +92,7 @@ def test_the_body_is_kept_as_it_came_up_to_2000_characters() -> None:
 
 def test_a_long_message_and_a_long_code_are_cut() -> None:
     error = read({"message": "m" * 10_000, "code": "c" * 10_000})
-    assert error.message == f"{MESSAGE}: {'m' * 500}"
+    assert error.message == f'{MESSAGE}: "' + "m" * 500 + '".'
     assert error.code == "c" * 100
 
 
@@ -250,7 +251,7 @@ def test_a_text_without_secrets_is_left_as_it_is() -> None:
 
 def test_secrets_may_come_from_an_iterator() -> None:
     error = read_refusal(400, Headers({"x-request-id": "s3"}), b'{"message": "s1 s2 s3", "code": "s2"}', now=0, secrets=iter(["s1", "s2", "s3"]))  # fmt: skip
-    assert error.message.endswith("*** *** ***")
+    assert error.said == "*** *** ***"
     assert (error.code, error.request_id) == ("***", "***")
     assert error.body == '{"message": "*** *** ***", "code": "***"}'
 

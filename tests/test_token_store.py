@@ -55,7 +55,7 @@ async def test_what_is_saved_is_loaded_and_only_the_owner_may_read_it(path: Path
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620])
 async def test_a_file_that_others_may_read_is_refused_with_advice(path: Path, mode: int) -> None:
-    path.write_text("{}")
+    path.write_text("")
     path.chmod(mode)
     service = Service()
     async with client(service, token_store=FileTokenStore(path)) as ns:
@@ -87,19 +87,37 @@ BROKEN: list[object] = [
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"{",
         b"null",
         b"[1]",
+        b"garbage",
         b"\xff\xfe\x00",
         b"[" * 100_000,
+        b'{"my": "config"}',
         b'{"version": 2, "accounts": {}}',
         b'{"version": 1}',
         b'{"version": 1, "accounts": []}',
+    ],
+)
+async def test_a_file_that_is_not_ours_is_refused_and_left_as_it_is(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    path.chmod(0o600)
+    service = Service()
+    async with client(service, token_store=FileTokenStore(path)) as ns:
+        with pytest.raises(ConfigurationError, match="is no token file, and is left as it is"):
+            await ns.customer_groups.list("w")
+    assert service.requests == []
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
         *(json.dumps({"version": 1, "accounts": {"FP": value}}).encode() for value in BROKEN),
     ],
 )
-async def test_what_cannot_be_understood_counts_as_empty_and_is_replaced(path: Path, content: bytes) -> None:
+async def test_tokens_that_cannot_be_understood_count_as_none_and_are_replaced(path: Path, content: bytes) -> None:
     service = Service()
     store = FileTokenStore(path)
     async with client(service, token_store=store) as ns:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from nudgescribe_async.endpoint import checked
 from nudgescribe_async.endpoints.customers import COUNT_PAGES, LIST, CustomersEndpoints
 from nudgescribe_async.paging import PageIterator
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from nudgescribe_async.endpoints.models import Customer
     from nudgescribe_async.options import CallOptions
     from nudgescribe_async.session import Answer
+
+_ITER = evolve(COUNT_PAGES, operation="customers.iter")  # so that errors name what was called
 
 __all__ = ["Customers"]
 
@@ -50,7 +54,7 @@ class Customers(CustomersEndpoints):
             TypeError: an argument is of the wrong type.
             ValueError: an argument has a value that cannot be right.
         """
-        checked(COUNT_PAGES, {"customer_group_id": customer_group_id})
+        checked(_ITER, {"customer_group_id": customer_group_id})
 
         async def fetch(page: int) -> Answer:
             return await self._session.exchange(LIST, {"customer_group_id": customer_group_id, "page": page}, options)

@@ -6,6 +6,8 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from nudgescribe_async.endpoint import checked
 from nudgescribe_async.endpoints.messages import COUNT_PAGES, FETCH_CSV, MessagesEndpoints
 from nudgescribe_async.errors import ResponseDecodeError
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
     from nudgescribe_async.options import CallOptions
     from nudgescribe_async.session import Answer
+
+_ITER = evolve(COUNT_PAGES, operation="messages.iter")  # so that errors name what was called
 
 __all__ = ["Messages", "read_rows"]
 
@@ -56,7 +60,7 @@ class Messages(MessagesEndpoints):
             ValueError: an argument has a value that cannot be right.
         """
         which = {"campaign_id": campaign_id, "run_number": run_number}
-        checked(COUNT_PAGES, which)
+        checked(_ITER, which)
 
         async def fetch(page: int) -> Answer:
             return await self._session.exchange(FETCH_CSV, {**which, "page": page, "format": "csv"}, options)

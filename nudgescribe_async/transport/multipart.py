@@ -120,12 +120,18 @@ def file_body(source: FileSource) -> StreamBody:
     Raises:
         OSError: the path is missing (``FileNotFoundError``), a directory (``IsADirectoryError``), or
             may not be read (``PermissionError``). The look at it is a system call or two.
-        TypeError: anything else was given, or a file in text mode.
+        TypeError: anything else was given, a file in text mode, or a text of several lines, which is
+            taken for the content of a file rather than for its path.
     """
     if isinstance(source, StreamBody):
         return source
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _bytes_body(bytes(source))
+    if isinstance(source, str) and ("\n" in source or "\r" in source):
+        # It is not quoted: it may be a whole file of customers.
+        raise TypeError("The file looks like the content of a file, and a text is a path: pass content as bytes.")
+    if source == "":
+        raise ValueError("The path of the file is empty.")
     if isinstance(source, (str, os.PathLike)):
         return _path_body(os.fspath(source))
     if isinstance(source, io.TextIOBase) or "b" not in getattr(source, "mode", "b"):
