@@ -20,7 +20,8 @@ current one, no renewal is needed. If the current one was bought *because* of su
 refused in the same way, then the refusal is not about the token: from then on refusals with that
 status renew nothing. For 401, which in newer editions of the service means a missing field, that holds
 for as long as the client lives; for 403, which stands for a bad token and for a missing permission
-alike, one renewal is tried again after a minute, then after two, four, and so on up to an hour.
+alike, it holds for the same operation, and one renewal is tried again after a minute, then after two,
+four, and so on up to an hour.
 
 Refused credentials are not sent again for ten seconds (then twenty, and so on up to five minutes):
 callers get the same error at once. A locked account helps nobody.
@@ -242,7 +243,7 @@ class TokenManager:
         self._renewal: asyncio.Task[_Held] | None = None
         self._renewal_is_login = False
         self._refused: str | None = None
-        self._gates: dict[int, _Gate] = {}
+        self._gates: dict[tuple[int, str], _Gate] = {}
         self._bad_token_status: set[int] = set()
         self._background_after = -math.inf
         self._background_failures = 0
@@ -280,42 +281,47 @@ class TokenManager:
                 return held.tokens.access_token
         return (await self._renewed()).tokens.access_token
 
-    async def replace(self, refused: str, status: int) -> Replacement:
+    async def replace(self, refused: str, status: int, operation: str) -> Replacement:
         """Another access token in place of one that the service refused, if that may help.
 
         Args:
             refused: the token that the refused call was sent with.
             status: 401 or 403.
+            operation: what was refused.
         """
         held = self._held
         if held is None or held.tokens.access_token != refused:
             return Replacement.NEWER
         now = self._clock.monotonic()
-        if now < self._gates.setdefault(status, _Gate()).closed_until:
+        if now < self._gate(status, operation).closed_until:
             return Replacement.KEPT
         if held.bought_for == status and now - held.held_since < VERDICT_WITHIN:
-            self.settle(refused, status, helped=False)
+            self.settle(refused, status, operation, helped=False)
             return Replacement.KEPT
         self._refused = refused
         await self._renewed(bought_for=status)
         return Replacement.RENEWED
 
-    def settle(self, token: str, status: int, *, helped: bool) -> None:
+    def settle(self, token: str, status: int, operation: str, *, helped: bool) -> None:
         """Whether a token that was bought because of a refusal was then accepted, or refused alike."""
         held = self._held
         if held is None or held.tokens.access_token != token or held.bought_for != status:
             return
         held.bought_for = None
-        gate = self._gates.setdefault(status, _Gate())
+        gate = self._gate(status, operation)
         if helped:
             self._bad_token_status.add(status)
-            self._gates[status] = _Gate()
+            gate.survivals, gate.closed_until = 0, -math.inf
             return
         gate.survivals += 1
         if status == 401 and status not in self._bad_token_status:
             gate.closed_until = math.inf
         else:
             gate.closed_until = self._clock.monotonic() + min(60.0 * 2 ** min(gate.survivals - 1, 10), 3600.0)
+
+    def _gate(self, status: int, operation: str) -> _Gate:
+        # A missing permission is one of an operation; what 401 means is a matter of the service's edition.
+        return self._gates.setdefault((status, "" if status == 401 else operation), _Gate())
 
     async def login(self) -> Tokens:
         """Log in now, whatever the state of the token, and whatever was refused before."""
@@ -462,7 +468,9 @@ class TokenManager:
 
     def _dated(self, tokens: Tokens, *, before: StoredTokens | None) -> StoredTokens:
         if not fits_header(tokens.access_token):
-            raise AuthenticationError("The service answered with an access token that no header can hold.")
+            raise AuthenticationError(
+                "The service answered with an access token that no header can hold.", operation="auth.authenticate"
+            )
         return StoredTokens.from_answer(tokens, before=before, now=self._clock.time())
 
     def _hold(self, tokens: StoredTokens, *, source: str, bought_for: int | None = None) -> _Held:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import os
 import warnings
 from typing import TYPE_CHECKING, Any, cast
 
+from nudgescribe_async.address import checked_base_url
 from nudgescribe_async.auth import Credentials, SupportsCredentials, TokenManager, TokenStore
 from nudgescribe_async.clock import Clock, SystemClock
 from nudgescribe_async.codec import dumps
@@ -22,7 +24,7 @@ from nudgescribe_async.options import RetryPolicy, Timeout
 from nudgescribe_async.resources.auth import Auth
 from nudgescribe_async.resources.customers import Customers
 from nudgescribe_async.resources.messages import Messages
-from nudgescribe_async.session import Session, checked_base_url
+from nudgescribe_async.session import Session
 from nudgescribe_async.shapes import Secret
 from nudgescribe_async.throttle import Throttle
 from nudgescribe_async.transport import Transport
@@ -110,6 +112,8 @@ class Nudgescribe:
         client_address: str | None = None,
         clock: Clock | None = None,
     ) -> None:
+        if isinstance(api_code, str):
+            api_code = Secret(api_code)
         owner = Credentials.of(credentials)
         _check("timeout", timeout, Timeout)
         _check("retry", retry, RetryPolicy)
@@ -200,11 +204,14 @@ class Nudgescribe:
         is gone.
 
         Args:
-            grace: seconds.
+            grace: seconds; 0 or less ends them at once.
 
         Raises:
-            ConfigurationError: the client is in use in another event loop. It stays open.
+            ConfigurationError: the client is in use in another event loop, or ``grace`` is no number of seconds.
+                It stays open.
         """
+        if isinstance(grace, bool) or not isinstance(cast("object", grace), int | float) or math.isnan(grace):
+            raise ConfigurationError(f"grace must be a number of seconds; got {grace!r}.")
         if self._closing is not None and self._closing.done() and not self._closing.cancelled():
             return self._closing.result()
         self._session.refuse_calls()
@@ -277,7 +284,7 @@ def _transport(transport: Transport | None) -> Transport:
         # Loading aiohttp takes longer than all the rest; whoever brings another transport is spared it.
         from nudgescribe_async.transport.aiohttp import AiohttpTransport  # noqa: PLC0415
 
-        return AiohttpTransport()
+        return AiohttpTransport(limit=0)  # the client's own limit holds
     if not isinstance(transport, Transport):
         raise ConfigurationError(f"transport must have send() and aclose(); {type(transport).__name__} has not.")
     return transport

@@ -103,16 +103,20 @@ def loads(data: bytes) -> Any:
     Raises:
         InvalidJSONError: it is none; the text says where, and quotes nothing.
     """
+    problem = "a number that no double can hold"
     try:
         return _backend_loads(data.removeprefix(_BYTE_ORDER_MARK))
     except json.JSONDecodeError as error:  # orjson's is one too
-        raise InvalidJSONError(f"not JSON (line {error.lineno}, column {error.colno})") from None
+        problem = f"line {error.lineno}, column {error.colno}"
     except UnicodeError:
-        raise InvalidJSONError("not JSON (no valid UTF-8)") from None
+        problem = "no valid UTF-8"
     except RecursionError:
-        raise InvalidJSONError("not JSON that can be read (nested too deeply)") from None
+        problem = "nested too deeply"
     except ValueError:
-        raise InvalidJSONError("not JSON (a number that no double can hold)") from None
+        pass
+    # Out here, and without the data, so that no traceback holds what may be a token or a customer.
+    del data
+    raise InvalidJSONError(f"not JSON ({problem})")
 
 
 def dumps(value: JSON) -> bytes:
@@ -352,56 +356,67 @@ class Codec:
         Raises:
             ResponseDecodeError: the bytes are no JSON, or do not fit the contract.
         """
-        if endpoint.answer is str:
-            return cast("T", self._decode_text(endpoint, data))
+        decoded: Callable[[Endpoint[T], bytes], T | ResponseDecodeError]
+        decoded = self._decoded_text if endpoint.answer is str else self._decoded
+        result = decoded(endpoint, data)
+        del data  # an error is raised without it: tracebacks may be kept with their locals
+        if isinstance(result, ResponseDecodeError):
+            raise result
+        return result
+
+    def structure(self, endpoint: Endpoint[T], value: Any) -> T:
+        """The answer of an operation, from JSON that is read already. See ``decode``."""
+        result = self._structured(endpoint, value)
+        del value
+        if isinstance(result, ResponseDecodeError):
+            raise result
+        return result
+
+    def _decoded(self, endpoint: Endpoint[T], data: bytes) -> T | ResponseDecodeError:
         try:
             value = loads(data)
         except InvalidJSONError as error:
-            raise ResponseDecodeError(
+            return ResponseDecodeError(
                 f"The answer is {error}.",
                 expected="JSON",
                 received=f"{len(data):,} bytes",
                 operation=endpoint.operation,
-            ) from None
-        return self.structure(endpoint, value)
+            )
+        return self._structured(endpoint, value)
 
-    def structure(self, endpoint: Endpoint[T], value: Any) -> T:
-        """The answer of an operation, from JSON that is read already."""
+    def _structured(self, endpoint: Endpoint[T], value: Any) -> T | ResponseDecodeError:
         root = "$"
+        shape = _shape_evidence(endpoint)
         if endpoint.unwrap and type(value) is dict:
             items = cast("dict[str, Any]", value)
             fields = {key.strip(): item for key, item in items.items()} | items
             name = next((name for name in endpoint.unwrap if name in fields), endpoint.unwrap[0])
             if name not in fields:
-                raise self._error(
-                    endpoint, "$", f"an object with {name!r}", "an object without", _shape_evidence(endpoint)
-                )
+                return self._error(endpoint, "$", f"an object with {name!r}", "an object without", shape)
             value, root = fields[name], f"$.{name}"
         structure = self._fast.get_structure_hook(endpoint.answer)
         try:
             result = cast("T", structure(value, endpoint.answer))
         except (KeyError, ValueError):
-            raise self._explained(endpoint, value, root) from None
+            return self._explained(endpoint, value, root)
         if endpoint.unwrap and isinstance(result, int) and result < 0:
-            raise self._error(
-                endpoint, root, "a number that is not negative", "a negative one", _shape_evidence(endpoint)
-            )
+            return self._error(endpoint, root, "a number that is not negative", "a negative one", shape)
         return result
 
     def unstructure(self, value: object) -> Any:
         """A model, or a list of them, as JSON values; what is ``None`` is left out."""
         return self._fast.unstructure(value)
 
-    def _decode_text(self, endpoint: Endpoint[Any], data: bytes) -> str:
+    def _decoded_text(self, endpoint: Endpoint[T], data: bytes) -> T | ResponseDecodeError:
         try:
-            return data.decode()
+            return cast("T", data.decode())
         except UnicodeDecodeError as error:
-            raise ResponseDecodeError(
+            return ResponseDecodeError(
                 f"The answer is no valid UTF-8 (at byte {error.start:,}).",
                 expected="UTF-8",
                 received=f"{len(data):,} bytes",
                 operation=endpoint.operation,
-            ) from None
+            )
 
     def _explained(self, endpoint: Endpoint[Any], value: Any, root: str) -> ResponseDecodeError:
         """What the second pass finds."""

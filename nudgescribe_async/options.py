@@ -74,7 +74,22 @@ class Timeout:
 
 # Set by the session alone: a caller who could set them would override what is promised of them.
 RESERVED_HEADERS = frozenset(
-    {"authorization", "content-length", "content-type", "host", "transfer-encoding", "x-api-key", "x-auth-context"}
+    {
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-api-key",
+        "x-auth-context",
+    }
 )
 
 
@@ -104,6 +119,11 @@ def _headers(instance: object, attribute: Attribute[Any], value: object) -> None
             raise ConfigurationError(f"CallOptions(headers=...): {name!r} is set by the session alone.")
 
 
+def _own(value: Mapping[str, str]) -> Mapping[str, str]:
+    # A copy: what is changed after the check would not have been checked. What is no mapping is left to the check.
+    return dict(value) if isinstance(cast("object", value), Mapping) else value
+
+
 def _header_names(value: Mapping[str, str]) -> str:
     return "{" + ", ".join(f"{name!r}: ***" for name in value) + "}"
 
@@ -121,4 +141,4 @@ class CallOptions:
 
     timeout: float | None = field(default=None, validator=_seconds)
     retries: RetryPolicy | None = field(default=None, converter=_retry_policy)
-    headers: Mapping[str, str] = field(factory=dict, validator=_headers, repr=_header_names)
+    headers: Mapping[str, str] = field(factory=dict, converter=_own, validator=_headers, repr=_header_names)

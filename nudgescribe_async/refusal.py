@@ -74,11 +74,16 @@ def _start(body: bytes, secrets: Iterable[str]) -> str:
     return text[: 4 * _BODY_LENGTH]
 
 
+def _printable(text: str) -> str:
+    """The text without what no log can take: lone surrogates, and the commands of terminals."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
 def request_id(headers: Headers, secrets: Iterable[str] = ()) -> str | None:
     """What the service, or a proxy before it, calls the request."""
     for name in ("x-request-id", "x-correlation-id", "x-amzn-requestid", "cf-ray"):
         if value := headers.get(name, "").strip():
-            return mask(value, secrets)[:200]
+            return _printable(mask(value, secrets)[:200])
     return None
 
 
@@ -106,7 +111,7 @@ def read_refusal(
     secrets = tuple(secrets)
     text = _start(body, secrets)
     said, code = _what_it_says(body, text)
-    said = " ".join(mask(said, secrets).split())[:_MESSAGE_LENGTH]
+    said = _printable(" ".join(mask(said, secrets).split())[:_MESSAGE_LENGTH])
     meaning = kind.meaning
     if 300 <= status <= 399:
         meaning = (
@@ -116,8 +121,8 @@ def read_refusal(
         f'{meaning} (HTTP {status}): "{said}".' if said else f"{meaning} (HTTP {status}, without an explanation).",
         status=status,
         said=said,
-        code=mask(code, secrets)[:100] if code is not None else None,
-        body=text[:_BODY_LENGTH],
+        code=_printable(mask(code, secrets)[:100]) if code is not None else None,
+        body=text[:_BODY_LENGTH].encode(errors="replace").decode(),
         retry_after=retry_after_seconds(headers.get("retry-after"), now=_date(headers, now)),
         request_id=request_id(headers, secrets),
     )

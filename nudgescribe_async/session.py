@@ -11,14 +11,13 @@ again once. What is refused again is final.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import platform
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import urlsplit
 
 from attrs import define, evolve, field, frozen
 
+from nudgescribe_async.address import checked_base_url
 from nudgescribe_async.auth import Replacement
 from nudgescribe_async.codec import Codec, InvalidJSONError, dumps, loads
 from nudgescribe_async.endpoint import Bearer, Effect, Endpoint, Kind, checked
@@ -35,6 +34,7 @@ from nudgescribe_async.errors import (
     TransportError,
 )
 from nudgescribe_async.events import Events, RequestFinished, RequestRetrying, RequestStarted
+from nudgescribe_async.message_file import end_is_known, not_a_file
 from nudgescribe_async.options import CallOptions, RetryPolicy, Timeout
 from nudgescribe_async.refusal import read_refusal, request_id
 from nudgescribe_async.retry import Retry, decide
@@ -50,67 +50,14 @@ if TYPE_CHECKING:
     from nudgescribe_async.clock import Clock
     from nudgescribe_async.throttle import Throttle
 
-__all__ = ["Answer", "Session", "checked_base_url"]
+__all__ = ["Answer", "Session"]
 
 T = TypeVar("T")
 
 USER_AGENT = f"nudgescribe_async/{__version__} Python/{platform.python_version()}"
 MAX_ANSWER_BYTES = 256 * 2**20
 MAX_REFUSAL_BYTES = 64 * 2**10
-_NO_CSV = frozenset({"application/json", "application/problem+json", "application/xhtml+xml", "text/html"})
 _DEFAULT = CallOptions()
-
-
-def checked_base_url(url: str) -> str:
-    """The address of the service, without a slash at the end.
-
-    Raises:
-        ConfigurationError: it is no absolute URL, has a part that it must not have, or would send
-            tokens unencrypted to a host other than this one.
-    """
-    if not isinstance(cast("object", url), str) or not url.strip():
-        raise ConfigurationError(f"base_url must be the address of the service; got {url!r}.")
-    url = url.strip()
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"base_url is no URL: {error}.") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigurationError("base_url must begin with https:// (or http:// on loopback) and name a host.")
-    if parts.username is not None or parts.password is not None:
-        raise ConfigurationError("base_url must not hold a user name or password; give Credentials instead.")
-    if any(letter in "?#\\" or letter.isspace() or not letter.isprintable() for letter in url):
-        raise ConfigurationError(
-            "base_url must end with the path: no query, no fragment, no white space, no backslash."
-        )
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ConfigurationError(
-            f"base_url must begin with https://: tokens would travel unencrypted to {host}. Plain http is for loopback."
-        )
-    return url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.rstrip(".").lower() == "localhost"
-
-
-def _no_csv(answer: Answer) -> str | None:
-    """What an answer is that is no CSV: by what it says of itself, or by how it begins."""
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in _NO_CSV:
-        return kind
-    start = answer.body[:64].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "HTML"
-    if start.startswith(b"{"):
-        with suppress(InvalidJSONError):
-            loads(answer.body)
-            return "JSON"
-    return None
 
 
 def _judges_tokens(status: int) -> bool:
@@ -271,9 +218,9 @@ class Session:
             APIStatusError: it says ``"success": false``.
         """
         try:
-            if endpoint.answer is str and (kind := _no_csv(answer)) is not None:
+            if endpoint.answer is str and (what := not_a_file(answer.status, answer.headers, answer.body)):
                 raise ResponseDecodeError(
-                    f"The answer is {kind}, not CSV.", expected="text/csv", received=kind, operation=endpoint.operation
+                    f"The answer is {what}, not CSV.", expected="text/csv", received=what, operation=endpoint.operation
                 )
             result = self._codec.decode(endpoint, answer.body)
         except ResponseDecodeError as error:
@@ -348,6 +295,8 @@ class Session:
             "Accept": "text/csv" if endpoint.answer is str else "application/json",
             "User-Agent": USER_AGENT,
         }
+        if endpoint.answer is str:
+            headers["Accept-Encoding"] = "identity"  # see message_file.end_is_known
         if endpoint.context_headers:
             headers |= self._context_headers
         # The same name twice, in letters of another case, would make one header of both values.
@@ -387,7 +336,7 @@ class Session:
             status = outcome.status if isinstance(outcome, Answer | APIStatusError) else None
             # The service in trouble says nothing of the token.
             if replaced is not None and call.token is not None and status is not None and _judges_tokens(status):
-                self.tokens.settle(call.token, replaced, helped=status != replaced)
+                self.tokens.settle(call.token, replaced, call.endpoint.operation, helped=status != replaced)
             if isinstance(outcome, Answer):
                 return outcome
             if await self._replaced(call, status, already=replaced is not None):
@@ -399,7 +348,7 @@ class Session:
         """Whether the call, refused as it was, is worth sending again with another token."""
         if already or call.token is None or status not in (401, 403) or call.endpoint.bearer is not Bearer.ACCESS:
             return False
-        replacement = await self._had(call, self.tokens.replace(call.token, status))
+        replacement = await self._had(call, self.tokens.replace(call.token, status, call.endpoint.operation))
         # If the body is used up, the other token is for the next call.
         return replacement is not Replacement.KEPT and call.request.replayable
 
@@ -452,12 +401,12 @@ class Session:
         self.events.emit(RequestStarted(operation=operation, attempt=number))
         call.under_way = True
         try:
-            outcome = await self._answer(await self._transport.send(request), call.token)
+            outcome = await self._answer(call, await self._transport.send(request))
         except TransportError as error:
             outcome = error
         except NudgescribeError as error:
-            error.operation, call.under_way = operation, False
-            raise
+            call.under_way = False
+            raise self._final(call, error) from error.__cause__
         call.ended(outcome)
         attempt = Attempt(
             number=number,
@@ -482,21 +431,28 @@ class Session:
             return evolve(outcome, attempts=tuple(call.attempts))
         return outcome
 
-    async def _answer(self, response: Response, token: str | None) -> Answer | APIStatusError:
+    async def _answer(self, call: _Call, response: Response) -> Answer | APIStatusError:
         async with response:
             if not 200 <= response.status <= 299:
                 start = await response.read_start(MAX_REFUSAL_BYTES)
-                return self._refusal(response.status, response.headers, start, token)
+                return self._refusal(call.endpoint, response.status, response.headers, start, call.token)
+            if call.endpoint.answer is str and not end_is_known(response.headers):
+                raise OutcomeUnknownError("The answer may have been cut off, since nothing tells where it ends.")
             return Answer(
                 status=response.status,
                 headers=response.headers,
                 body=await response.read(limit=MAX_ANSWER_BYTES),
-                request_id=request_id(response.headers, self._all_secrets(token)),
-                token=token,
+                request_id=request_id(response.headers, self._all_secrets(call.token)),
+                token=call.token,
             )
 
-    def _refusal(self, status: int, headers: Headers, body: bytes, token: str | None) -> APIStatusError:
-        return read_refusal(status, headers, body, now=self._clock.time(), secrets=self._all_secrets(token))
+    def _refusal(
+        self, endpoint: Endpoint[Any], status: int, headers: Headers, body: bytes, token: str | None
+    ) -> APIStatusError:
+        error = read_refusal(status, headers, body, now=self._clock.time(), secrets=self._all_secrets(token))
+        if endpoint.bearer is not Bearer.ACCESS:
+            error.body = ""  # it may hold tokens that nobody has seen before, and so nobody can mask
+        return error
 
     def _final(self, call: _Call, failure: NudgescribeError) -> NudgescribeError:
         if isinstance(failure, RequestNotSentError) and call.may_have_taken_effect:
@@ -506,6 +462,8 @@ class Session:
             )
         failure.operation = call.endpoint.operation
         failure.attempts = tuple(call.attempts)
+        if isinstance(failure, ClientClosedError | ConfigurationError) and call.may_have_taken_effect:
+            failure.message += " An earlier attempt was sent, and may have taken effect."
         if isinstance(failure, OutcomeUnknownError) and call.endpoint.effect is not Effect.READ:
             look = f"look with {call.endpoint.look}" if call.endpoint.look is not None else "look"
             failure.message += f" The call may have taken effect: {look} before you send it again."
@@ -541,6 +499,6 @@ class Session:
         return isinstance(value, dict) and cast("dict[str, object]", value).get("success") is False
 
     def _no(self, endpoint: Endpoint[Any], answer: Answer) -> APIStatusError:
-        error = self._refusal(answer.status, answer.headers, answer.body, answer.token)
+        error = self._refusal(endpoint, answer.status, answer.headers, answer.body, answer.token)
         error.operation, error.attempts = endpoint.operation, answer.attempts
         return error

@@ -252,20 +252,19 @@ class FileTokenStore:
                         f"Others may read the token file {self._path}. Run: chmod 600 {self._path} (or delete it)."
                     )
                 text = file.read()
-            content = json.loads(text) if text else {"version": 1, "accounts": {}}
+            content: object = json.loads(text or '{"version": 1, "accounts": {}}')
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise self._unusable("read", error) from error
         except (ValueError, RecursionError):
             content = None
-        match content:
-            case {"version": 1, "accounts": dict(accounts)}:
-                return cast("dict[str, Any]", accounts)
-            case _:
-                raise ConfigurationError(
-                    f"{self._path} is no token file, and is left as it is. Choose another path, or delete the file."
-                )
+        known = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+        if known.get("version") != 1 or not isinstance(known.get("accounts"), dict):
+            raise ConfigurationError(
+                f"{self._path} is no token file, and is left as it is. Choose another path, or delete the file."
+            )
+        return cast("dict[str, Any]", known["accounts"])
 
     def _write(self, fingerprint: str, values: Mapping[str, object]) -> None:
         accounts = self._read() | {fingerprint: values}

@@ -50,7 +50,8 @@ class VirtualClock:
 def answer(status: int, body: object = None, **headers: str) -> Response:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Response(status=status, headers={"content-type": "application/json"} | named, stream=BytesStream(data))
+    plain = {"content-type": "application/json", "content-length": str(len(data))}
+    return Response(status=status, headers=plain | named, stream=BytesStream(data))
 
 
 class Service:

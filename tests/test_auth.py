@@ -227,6 +227,25 @@ async def test_a_403_that_survives_is_permission_denied_without_a_storm_and_revo
     assert service.bought == 6
 
 
+async def test_a_forbidden_operation_does_not_keep_the_others_from_recovering() -> None:
+    service = Service(expires_in=10 * DAY)
+
+    def respond(request: Request) -> Response:
+        if request.url.endswith("publish"):
+            return answer(403, {"message": "not your role"})
+        return service.authorised(request)
+
+    service.on_call = respond
+    async with client(service) as ns:
+        for _ in range(5):
+            with pytest.raises(PermissionDeniedError, match="not your role"):
+                await ns.messages.publish("c")
+        assert service.bought == 2
+        service.good.clear()  # and now the token is revoked
+        assert await ns.customer_groups.list("w") == []
+    assert service.bought == 3
+
+
 async def test_where_401_was_once_about_the_token_it_is_never_given_up_for_good(clock: VirtualClock) -> None:
     """The first edition: 401 is a bad token, and perhaps a missing permission too."""
     service = Service(expires_in=10 * DAY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -159,7 +160,7 @@ def test_the_standard_library_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch
     for text, said in {
         b"[1,\n2,\n?]": "not JSON (line 3, column 1)",
         b'"\xff"': "not JSON (no valid UTF-8)",
-        b"[" * 100_000: "not JSON that can be read (nested too deeply)",
+        b"[" * 100_000: "not JSON (nested too deeply)",
         b"1e999": "not JSON (a number that no double can hold)",
     }.items():
         with pytest.raises(InvalidJSONError) as caught:
@@ -471,7 +472,17 @@ def test_an_error_says_what_is_wrong_and_where_and_how_well_that_is_known_and_qu
 def test_an_error_does_not_carry_the_answer_in_its_context() -> None:
     error = refused("customers.list", [{**CUSTOMER, "account_id": 12345}])
     assert error.__cause__ is None
-    assert error.__suppress_context__
+    assert error.__context__ is None
+
+
+@pytest.mark.parametrize("data", [b'{"secret": "hunter2"', b'[{"customer_id": "hunter2"}]', b'"hunter2"'])
+def test_no_frame_of_a_raised_error_holds_the_answer(data: bytes) -> None:
+    with pytest.raises(ResponseDecodeError) as caught:
+        Codec().decode(endpoint("customers.list"), bytes(data))
+    trace = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    own = [frame for frame in trace.stack if "nudgescribe_async" in frame.filename]
+    assert own
+    assert "hunter2" not in str([frame.locals for frame in own])
 
 
 def test_bytes_that_are_no_json_are_counted_not_quoted() -> None:

@@ -16,7 +16,8 @@ from openapi_spec_validator import validate
 from operations import DOCUMENT, ENDPOINTS, checkout, endpoint, nodes
 
 from nudgescribe_async.contract.__main__ import main
-from nudgescribe_async.contract.generate import generate
+from nudgescribe_async.contract.check import ContractError
+from nudgescribe_async.contract.generate import generate, read
 from nudgescribe_async.shapes import Evidence
 
 # The table of the reference: operation, method and path, effect, retry class, evidence of method and path.
@@ -270,3 +271,44 @@ def test_the_contract_names_the_endpoint_that_takes_two_kinds_of_body() -> None:
 def test_the_json_is_written_for_people_too() -> None:
     text = files("nudgescribe_async").joinpath("contract", "openapi.json").read_text(encoding="utf-8")
     assert text == json.dumps(DOCUMENT, indent=1, ensure_ascii=False) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            "x-evidence: seed\n      x-effect: read",
+            "x-evidence: certain\n      x-effect: read",
+            "is 'certain'; it must be",
+        ),
+        ("x-retry: unsafe", "x-retry: perhaps", "is 'perhaps'; it must be one of 'safe', 'idempotent', 'unsafe'"),
+        ("x-unwrap: [pages, total_pages]", "x-unwrap: pages", "must be a list of names"),
+        ("x-unwrap: [pages, total_pages]", "x-unwrap: [page_count]", "'page_count', which no alternative has"),
+        ("required: [url]", "required: [link]", "required names 'link', which is no property"),
+        ("x-partial: true", "x-partly: true", "x-partly is no extension"),
+        ("openapi: 3.1.0", "openapi: [", "is no YAML"),
+    ],
+)
+def test_what_the_generator_cannot_use_is_refused_before_anything_is_written(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    old: str,
+    new: str,
+    problem: str,
+) -> None:
+    contract = tmp_path / "nudgescribe_async" / "contract" / "openapi.yaml"
+    contract.parent.mkdir(parents=True)
+    text = files("nudgescribe_async.contract").joinpath("openapi.yaml").read_text(encoding="utf-8")
+    assert old in text
+    contract.write_text(text.replace(old, new, 1), encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["contract", "--root", str(tmp_path)])
+    assert main() == 1
+    assert problem in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["openapi.yaml"]
+
+
+def test_a_property_without_evidence_is_refused() -> None:
+    text = files("nudgescribe_async.contract").joinpath("openapi.yaml").read_text(encoding="utf-8")
+    with pytest.raises(ContractError, match=r"schemas\.DownloadLink\.properties\.url has no x-evidence"):
+        read(text.replace("        url:\n          x-evidence: assumed\n", "        url:\n", 1))

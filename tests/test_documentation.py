@@ -25,7 +25,7 @@ def programs() -> list[tuple[str, str]]:
         (f"{page.name} {number}", block)
         for page in PAGES
         for number, block in enumerate(blocks(page), start=1)
-        if "asyncio.run(" in block and "Sandbox" not in block
+        if "asyncio.run(" in block
     ]
 
 

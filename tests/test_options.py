@@ -115,3 +115,10 @@ def test_choices_do_not_change() -> None:
         RetryPolicy().attempts = 5  # type: ignore[misc]
     with pytest.raises(AttributeError):
         CallOptions().timeout = 5.0  # type: ignore[misc]
+
+
+def test_headers_are_a_copy_that_nobody_changes_after_the_check() -> None:
+    mine = {"X-Team": "crm"}
+    options = CallOptions(headers=mine)
+    mine["Authorization"] = "Bearer other"
+    assert options.headers == {"X-Team": "crm"}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import csv
 import gc
+import gzip
 import pickle
 import random
 import weakref
@@ -13,7 +15,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from helpers import Server, Service, answer, client, settle, watch
+from attrs import evolve
+from helpers import ONCE, Server, Service, answer, client, settle, watch
 
 from nudgescribe_async import (
     AuthenticationError,
@@ -23,12 +26,14 @@ from nudgescribe_async import (
     OutcomeUnknownError,
     PageError,
     PageIterator,
+    Request,
+    Response,
     ResponseDecodeError,
     ServerError,
 )
 from nudgescribe_async.events import PageFetched
-from nudgescribe_async.resources.messages import read_rows
 from nudgescribe_async.sandbox import Sandbox
+from nudgescribe_async.transport.aiohttp import AiohttpTransport
 
 
 class Pages:
@@ -361,7 +366,7 @@ async def rows(*files: bytes, content_type: str | None = "text/csv; charset=utf-
 
 async def test_rows_with_all_that_csv_allows() -> None:
     tricky = b'\xef\xbb\xbfid,text\r\n1,"a ""quoted"" word, and a comma"\r\n2,"two\r\nlines"\r\n3,"one\nmore"\r\n'
-    assert await rows(tricky, b"id,text\n4,\xc3\xa9\n\n", b"", b"id,text\n", b"\xef\xbb\xbf") == [
+    assert await rows(tricky, b"id,text\n4,\xc3\xa9\n\n", b"id,text\n") == [
         {"id": "1", "text": 'a "quoted" word, and a comma'},
         {"id": "2", "text": "two\r\nlines"},
         {"id": "3", "text": "one\nmore"},
@@ -385,6 +390,10 @@ async def test_rows_with_all_that_csv_allows() -> None:
         (b'{"url": "x"}', "text/plain", "is JSON, not CSV"),
         (b'{"success": false, "message": "not yet"}', "application/json", "not yet"),
         (b'{"success": false, "message": "not yet"}', "text/csv", "not yet"),
+        (b"", "text/csv", "is empty, not CSV"),
+        (b"\xef\xbb\xbf", "text/csv", "is empty, not CSV"),
+        (b"Service temporarily unavailable\n", "text/plain", "is a single line of text/plain, not CSV"),
+        (b'"Internal error"', None, "is a single line of application/octet-stream, not CSV"),
     ],
 )
 async def test_what_is_no_csv_is_an_error_and_not_rows(data: bytes, content_type: str | None, text: str) -> None:
@@ -396,7 +405,58 @@ async def test_what_is_no_csv_is_an_error_and_not_rows(data: bytes, content_type
 
 async def test_a_row_that_begins_like_json_is_still_a_row() -> None:
     assert await rows(b"{id},b\n1,2\n") == [{"{id}": "1", "b": "2"}]
-    assert read_rows("") == []
+
+
+async def test_a_cell_may_be_longer_than_the_csv_module_allows_by_default() -> None:
+    limit = csv.field_size_limit()
+    letter = "x" * (limit + 1)
+    assert await rows(f"id,text\n1,{letter}\n".encode()) == [{"id": "1", "text": letter}]
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize("status", [202, 204, 206])
+async def test_another_success_than_200_is_no_file(status: int) -> None:
+    service = Service()
+    service.on_call = lambda r: (
+        answer(200, {"pages": 1}) if r.url.endswith("pages") else answer(status, b"a,b\n1,2\n", content_type="text/csv")
+    )
+    async with client(service) as ns:
+        with pytest.raises(PageError, match=f"status {status}, not CSV"):
+            [row async for row in ns.messages.iter("c")]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nConnection: close\r\n\r\na,b\n1,2\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n",
+    ],
+    ids=["ends with the connection", "a compressed stream that is cut"],
+)
+async def test_a_file_that_may_have_been_cut_off_is_an_error_and_not_rows(head: bytes) -> None:
+    compressed = gzip.compress(b"a,b\n" + b"1,2\n" * 1_000)[:-20]
+    asked: list[bytes] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(head % len(compressed) + compressed if b"%d" in head else head)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server, AiohttpTransport() as real:
+        service = Service()
+
+        async def respond(request: Request) -> Response:
+            if request.url.endswith("pages"):
+                return answer(200, {"pages": 1})
+            return await real.send(evolve(request, url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"))
+
+        service.on_call = respond
+        async with client(service, retry=ONCE) as ns:
+            with pytest.raises(PageError, match="may have been cut off"):
+                [row async for row in ns.messages.iter("c")]
+    assert b"Accept-Encoding: identity\r\n" in asked[0]
 
 
 async def test_a_broken_file_names_the_request(sandbox: Sandbox) -> None:

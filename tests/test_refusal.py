@@ -256,6 +256,13 @@ def test_secrets_may_come_from_an_iterator() -> None:
     assert error.body == '{"message": "*** *** ***", "code": "***"}'
 
 
+def test_what_no_log_can_take_is_replaced() -> None:
+    error = read_refusal(400, Headers({"x-request-id": "caf\udce9\x1b[2J"}), b'{"message": "\\u001b[31mred"}', now=0)
+    assert error.request_id == "caf\ufffd\ufffd[2J"
+    assert error.said == "\ufffd[31mred"
+    f"{error} {error.body}".encode()
+
+
 # --- headers ---------------------------------------------------------------------------------------
 
 

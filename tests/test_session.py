@@ -54,9 +54,9 @@ from nudgescribe_async import (
     ServerError,
     Timeout,
 )
+from nudgescribe_async.address import checked_base_url
 from nudgescribe_async.events import RequestFinished, RequestRetrying, RequestStarted
 from nudgescribe_async.sandbox import Sandbox
-from nudgescribe_async.session import checked_base_url
 
 Call = Callable[[Nudgescribe], Awaitable[object]]
 READ: Call = lambda ns: ns.customer_groups.list("w")  # noqa: E731
@@ -95,6 +95,9 @@ def test_addresses_that_are_fine(url: str) -> None:
         ("http://[::2]", "unencrypted"),
         ("http://10.0.0.1", "unencrypted"),
         ("http://0.0.0.0", "unencrypted"),
+        ("http://evil.example[::1]", "cannot be read"),
+        ("http://[::1].evil.example", "cannot be read"),
+        ("https://u:MARKED", "cannot be read"),
         ("https://user@host", "user name"),
         ("https://user:marked@host", "user name"),
         ("https://:@host", "user name"),

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from nudgescribe_async.contract.check import ContractError
 from nudgescribe_async.contract.generate import generate
 
 
@@ -15,10 +16,13 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; fail if generating would")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="the checkout (default: the current folder)")
     options = parser.parse_args()
+    try:
+        files = generate(options.root)
+    except ContractError as error:
+        sys.stderr.write(f"The contract cannot be used, and nothing was written:\n{error}\n")
+        return 1
     stale = [
-        (path, text)
-        for path, text in generate(options.root).items()
-        if not path.exists() or path.read_text(encoding="utf-8") != text
+        (path, text) for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
     for path, text in stale:
         sys.stdout.write(f"{'differs' if options.check else 'written'}: {path.relative_to(options.root)}\n")

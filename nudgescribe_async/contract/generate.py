@@ -17,6 +17,8 @@ from typing import Any
 import yaml
 from attrs import define
 
+from nudgescribe_async.contract.check import ContractError, problems
+
 HERE = Path("nudgescribe_async/contract")
 WIDTH = 100
 COMMAND = "nox -s generate"
@@ -86,8 +88,17 @@ class Contract:
 
 
 def read(text: str) -> Contract:
-    """The contract from the text of ``openapi.yaml``."""
-    document = yaml.safe_load(text)
+    """The contract from the text of ``openapi.yaml``.
+
+    Raises:
+        ContractError: it cannot be used; the text says where, and what would be right.
+    """
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ContractError(f"openapi.yaml is no YAML: {error}") from None
+    if found := sorted(problems(document)):
+        raise ContractError("\n".join(found))
     contract = Contract(document, [])
     for path, methods in document["paths"].items():
         for method, node in methods.items():

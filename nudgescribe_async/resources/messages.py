@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -11,17 +9,18 @@ from attrs import evolve
 from nudgescribe_async.endpoint import checked
 from nudgescribe_async.endpoints.messages import COUNT_PAGES, FETCH_CSV, MessagesEndpoints
 from nudgescribe_async.errors import ResponseDecodeError
+from nudgescribe_async.message_file import read_rows
 from nudgescribe_async.paging import PageIterator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from nudgescribe_async.options import CallOptions
     from nudgescribe_async.session import Answer
 
 _ITER = evolve(COUNT_PAGES, operation="messages.iter")  # so that errors name what was called
 
-__all__ = ["Messages", "read_rows"]
+__all__ = ["Messages"]
 
 
 class Messages(MessagesEndpoints):
@@ -82,45 +81,3 @@ class Messages(MessagesEndpoints):
             prefetch=prefetch,
             events=self._session.events,
         )
-
-
-def read_rows(text: str) -> list[dict[str, str]]:
-    """The rows of a message file.
-
-    Raises:
-        ResponseDecodeError: the text is no CSV with a header and as many cells in each row. Nothing is
-            guessed: a row that is out of step would put words into the wrong customer's letter.
-    """
-    lines = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
-    try:
-        return list(_rows(lines))
-    except csv.Error as error:
-        raise _no_csv(f"line {lines.line_num} is no CSV: {error}", "CSV", "something else") from None
-
-
-def _rows(lines: Iterator[list[str]]) -> Iterator[dict[str, str]]:
-    header = next(lines, None)
-    if header is None:
-        return
-    if len(set(header)) < len(header):
-        raise _no_csv("two columns have the same name", "a header of different names", "a name twice")
-    for number, cells in enumerate(lines, start=1):
-        if not cells:
-            continue  # an empty line, as at the end of some files
-        if len(cells) != len(header):
-            raise _no_csv(
-                f"row {number} has {len(cells)} cells under {len(header)} columns",
-                f"{len(header)} cells",
-                f"{len(cells)} cells",
-            )
-        yield dict(zip(header, cells, strict=True))
-
-
-def _no_csv(what: str, expected: str, received: str) -> ResponseDecodeError:
-    return ResponseDecodeError(
-        f"The message file cannot be read: {what}.",
-        expected=expected,
-        received=received,
-        operation=FETCH_CSV.operation,
-        evidence=str(FETCH_CSV.evidence),
-    )

@@ -41,7 +41,7 @@ _logger = logging.getLogger(__name__)
 _RECORD: Any = web.RequestKey("record", dict[str, Any]) if hasattr(web, "RequestKey") else "nudgescribe_sandbox.record"
 _JSON_LIMIT = 64 * 2**20  # bytes of a JSON body other than an upload
 _LOG_LIMIT = 64 * 2**10  # bytes of a body that is kept in the log
-_SECRET = {"email", "password", "access_token", "refresh_token", "api_key", "api_code"}
+_SECRET = {"email", "password", "accesstoken", "refreshtoken", "token", "apikey", "apicode", "authorization"}
 
 _WORK: Mapping[str, Work] = {
     "customers.count_pages": customers.count_pages,
@@ -297,10 +297,14 @@ def _error(status: int, code: str, message: str) -> web.Response:
     return web.Response(status=status, body=body, content_type="application/json")
 
 
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
 def _masked(value: Any) -> Any:
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value)
-        return {name: "***" if name in _SECRET else _masked(item) for name, item in items.items()}
+        return {name: "***" if _plain(name) in _SECRET else _masked(item) for name, item in items.items()}
     if isinstance(value, list):
         return [_masked(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     return value

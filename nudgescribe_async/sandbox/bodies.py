@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 
 from aiohttp import BodyPartReader, ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -17,11 +17,12 @@ from attrs import define, field
 from nudgescribe_async.sandbox.values import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     OnThread = Callable[..., Awaitable[Any]]
 
 _CHUNK = 2**20
+_DEEPEST = 100  # levels of a JSON body
 _IN_MEMORY = 2**20  # bytes of an uploaded file; beyond, it goes to a temporary file
 _FIELD_LIMIT = 10_000  # bytes of a part of a form that is not the file
 _PLAIN_ENCODINGS = {"", "binary", "8bit", "7bit"}
@@ -80,7 +81,24 @@ def parse_json(raw: bytes) -> dict[str, Any]:
         raise Refusal("bad_request", "Bad Request: the body is not valid JSON in UTF-8") from None
     if not isinstance(body, dict):
         raise Refusal("bad_request", "Bad Request: the body must be a JSON object")
+    if _is_deeper(cast("object", body), _DEEPEST):
+        raise Refusal("bad_request", f"Bad Request: the body is nested deeper than {_DEEPEST} levels")
     return body  # pyright: ignore[reportUnknownVariableType]
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether there are more levels, looked at level by level, since recursion has its own limit."""
+    level = [value]
+    for _ in range(levels):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, dict | list)
+            for item in cast("Iterable[object]", outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -109,6 +109,8 @@ class Sandbox(Backstage):
             publish_quota=publish_quota,
         )
         self._path = None if db is None else os.fspath(db)
+        if not host.strip():
+            raise ValueError("host must not be empty: that would listen on every network.")
         self._host = host
         self._ports = port, storage_port
         self._wants_example = example
@@ -183,10 +185,9 @@ class Sandbox(Backstage):
             return None
         try:
             await web.TCPSite(runner, self._host, port).start()
-        except OSError as error:
-            raise SandboxError(
-                f"The sandbox cannot listen on {self._host}:{port}: {error.strerror or error}."
-            ) from error
+        except (OSError, UnicodeError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or "it is no name of a host"
+            raise SandboxError(f"The sandbox cannot listen on {self._host}:{port}: {reason}.") from error
         host, actual = runner.addresses[0][:2]
         return f"http://[{host}]:{actual}" if ":" in host else f"http://{host}:{actual}"
 

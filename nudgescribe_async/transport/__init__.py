@@ -203,6 +203,11 @@ class Response:
                 if limit is not None and size > limit:
                     raise OutcomeUnknownError(f"The body of the answer is longer than the {limit:,} bytes allowed.")
                 chunks.append(chunk)
+        except BaseException:
+            # Tracebacks may be kept with their locals, and this may be a token or a customer.
+            chunks.clear()
+            chunk = b""
+            raise
         finally:
             await self.stream.aclose()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.client_exceptions import TooManyRedirects, UnixClientConnectorError
 from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -198,8 +199,12 @@ def without_secrets(error: BaseException, request: Request) -> BaseException:
                 CIMultiDictProxy(CIMultiDict[str]()),
                 link.request_info.real_url.with_user(None).with_query(None),
             )
-            link.request_info, link.headers, link.message = bare, None, str(_masked(link.message, secrets))
+            # The message of a parser quotes what it could not read: the answer, or a request sent back.
+            link.request_info, link.headers, link.message = bare, None, "not valid HTTP"
             link.args = (bare, link.history)
+        elif isinstance(link, HttpProcessingError):
+            link.headers, link.message = None, "not valid HTTP"
+            link.args = (link.message,)
         else:
             link.args = tuple(_masked(part, secrets) for part in cast("tuple[object, ...]", link.args))
             if isinstance(link, aiohttp.ServerDisconnectedError):  # it may hold what had come of an answer

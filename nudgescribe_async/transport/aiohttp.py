@@ -30,6 +30,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from nudgescribe_async.address import is_loopback
 from nudgescribe_async.errors import ClientClosedError, ConfigurationError
 from nudgescribe_async.transport import Headers, Request, Response, StreamBody
 from nudgescribe_async.transport._aiohttp_errors import mapped, without_secrets, without_text
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
 
 __all__ = ["AiohttpTransport"]
 
@@ -62,7 +65,9 @@ class AiohttpTransport:
 
     With ``session`` it uses that one and never closes it. Proxy, TLS, limits, default headers, cookies
     and tracing are then the session's affair. Its client middlewares are *not* run for these requests:
-    the one that keeps aiohttp from sending twice takes their place.
+    the one that keeps aiohttp from sending twice takes their place. Its connector is aiohttp's own, which
+    does not notice an answer that came unasked on an idle connection, and takes it for the next one; the
+    connector of the own session does.
 
     Args:
         session: an open session of yours, made in the event loop in which ``send`` will be called.
@@ -166,7 +171,11 @@ class AiohttpTransport:
             sock_read=_checked_seconds("read_timeout", request.read_timeout),
         )
         proxy = self._proxy
-        if proxy is None and self._trust_env:
+        if url.scheme == "http":
+            # It is for loopback, or somebody's own service: what goes over it must not pass through others.
+            if proxy is not None and not is_loopback(proxy.host or ""):
+                raise ConfigurationError("A request over plain http is not sent through a proxy on another host.")
+        elif proxy is None and self._trust_env:
             proxy = await asyncio.to_thread(_proxy_of_environment, url)
         try:
             answer = await session.request(
@@ -254,7 +263,7 @@ class AiohttpTransport:
 
     def _new_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=self._limit,
                 limit_per_host=self._limit_per_host,
                 keepalive_timeout=self._keepalive_timeout,
@@ -279,6 +288,27 @@ class AiohttpTransport:
         if self._is_closed() and (reached is False or isinstance(failure, RuntimeError)):
             raise ClientClosedError(CLOSED_MEANWHILE) from cause
         raise mapped(failure, request, reached=reached) from cause
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives no connection away on which something came that nobody asked for.
+
+    A server, or a proxy that gives up on an idle connection, may send an answer before there is a request.
+    The pool of aiohttp looks only whether the connection is open, so that answer would be taken for the
+    one to the next request: a creation that never took place would look like one that did.
+    """
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
 
 
 class _NotSentAgain(Exception):  # noqa: N818 - it never leaves this module

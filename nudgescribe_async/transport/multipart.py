@@ -120,6 +120,7 @@ def file_body(source: FileSource) -> StreamBody:
     Raises:
         OSError: the path is missing (``FileNotFoundError``), a directory (``IsADirectoryError``), or
             may not be read (``PermissionError``). The look at it is a system call or two.
+        ValueError: the path is empty, or it is a pipe or another file whose reading may wait for ever.
         TypeError: anything else was given, a file in text mode, or a text of several lines, which is
             taken for the content of a file rather than for its path.
     """
@@ -137,6 +138,8 @@ def file_body(source: FileSource) -> StreamBody:
     if isinstance(source, io.TextIOBase) or "b" not in getattr(source, "mode", "b"):
         raise TypeError("The file is open in text mode: open it with 'rb'.")
     if isinstance(source, _Readable):
+        if _may_block(source):
+            raise _blocking()
         return _object_body(source)
     if callable(source):
         return _function_body(source)
@@ -165,13 +168,8 @@ def _path_body(path: str) -> StreamBody:
     status = os.stat(path)  # noqa: PTH116 - a path may be bytes-like to the system, not to pathlib
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(status.st_mode):  # a pipe or a device has no size, gives its bytes once, and may block
-
-        async def once() -> AsyncIterator[bytes]:
-            async for chunk in _read(_File(path)):
-                yield chunk
-
-        return StreamBody(open=once, replayable=False)
+    if not stat.S_ISREG(status.st_mode):
+        raise _blocking()
     with open(path, "rb"):  # noqa: PTH123 - a file that may not be read should be known before anything is sent
         pass
     length = status.st_size
@@ -191,6 +189,20 @@ def _path_body(path: str) -> StreamBody:
             raise _changed(path, length, f"{given:,}")
 
     return StreamBody(open=stream, length=length)
+
+
+def _may_block(file: object) -> bool:
+    if not isinstance(file, (io.BufferedReader, io.BufferedRandom, io.FileIO)):
+        return False
+    return not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+
+
+def _blocking() -> ValueError:
+    # A thread that waits for a pipe cannot be stopped: neither a deadline nor closing would end the call.
+    return ValueError(
+        "The file is a pipe, a socket or a device, and reading it may wait for ever: read it yourself, and pass bytes"
+        " or a function that gives an async iterator of them."
+    )
 
 
 def _changed(path: str, length: int, now: str) -> ConfigurationError:

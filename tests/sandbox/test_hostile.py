@@ -30,6 +30,10 @@ def body(text: str) -> bytes:
         b'"text"',
         b"[" * 100_000,
         DEEP,
+        *(
+            b'{"workspace_id": ' + b"[" * depth + b"]" * depth + b', "group_name": "x"}'
+            for depth in (101, 300, 500, 700, 960)
+        ),
         body("NaN"),
         body("1e999"),
         body("9" * 5_000),
@@ -42,7 +46,7 @@ def body(text: str) -> bytes:
         b" " * 100_000,
         '{"workspace_id": "ä", "group_name": "x"}'.encode("latin-1"),
     ],
-    ids=range(21),
+    ids=range(26),
 )
 async def test_bodies_that_are_no_json_objects_are_400(api: Any, content: bytes) -> None:
     answer = await api.send("PUT", "/v1/cg", data=content, headers=JSON)

@@ -387,3 +387,16 @@ async def test_draining_ends_when_the_job_runner_dies(start: Any, monkeypatch: p
     with pytest.raises(OSError, match="disk full"):
         await api.sandbox.aclose()
     assert threads() == []
+
+
+@pytest.mark.parametrize("host", ["", "  "])
+def test_an_empty_host_would_listen_everywhere_and_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match="host must not be empty"):
+        Sandbox(host=host)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+async def test_a_host_that_is_no_name_is_a_clear_error(host: str) -> None:
+    with pytest.raises(SandboxError, match="cannot listen on"):
+        async with Sandbox(host=host):
+            pass

@@ -243,14 +243,26 @@ async def test_functions_that_give_something_else() -> None:
             file_body(function).open()  # type: ignore[arg-type]
 
 
-async def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_since_no_deadline_could_end_a_thread_that_waits_for_it(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    body = file_body(path)
-    assert (body.length, body.replayable) == (None, False)
-    writing = asyncio.create_task(asyncio.to_thread(path.write_bytes, b"through the pipe"))
-    assert await everything(body) == b"through the pipe"
-    await writing
+    with pytest.raises(ValueError, match="may wait for ever"):
+        file_body(path)
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as file, os.fdopen(writer, "wb"), pytest.raises(ValueError, match="may wait for ever"):
+        file_body(file)
+
+
+@pytest.mark.parametrize("content", ["external_id\nA-1\n", "external_id\r"])
+def test_the_content_of_a_file_is_not_taken_for_its_path_nor_quoted(content: str) -> None:
+    with pytest.raises(TypeError, match="pass content as bytes") as caught:
+        file_body(content)
+    assert "A-1" not in str(caught.value)
+
+
+def test_an_empty_path_is_refused() -> None:
+    with pytest.raises(ValueError, match="path of the file is empty"):
+        file_body("")
 
 
 @pytest.mark.parametrize("source", [None, 7, ["rows"], object()], ids=str)

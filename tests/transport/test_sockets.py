@@ -279,25 +279,46 @@ async def test_a_proxy_that_hangs_up(serve_raw: ServeRaw, client_tls: ssl.SSLCon
             await transport.send(Request(method="PUT", url="https://api.example.test/"))
 
 
-async def test_the_environment_is_asked_only_if_wanted(
-    serve_app: ServeApp, serve_proxy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+async def test_plain_http_passes_through_no_proxy_but_one_on_this_machine(
+    serve_app: ServeApp, serve_proxy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = await serve_app(hello())
+    proxy, address = await serve_proxy()
+    monkeypatch.setenv("http_proxy", f"http://{address}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with AiohttpTransport(trust_env=True) as transport:
+        await seen_headers(transport, str(server.make_url("/")), Authorization="Bearer token")
+    assert proxy.heads == []
+    async with AiohttpTransport(proxy="http://proxy.example.com:3128") as transport:
+        with pytest.raises(ConfigurationError, match="plain http is not sent through a proxy"):
+            await transport.send(Request(method="GET", url=str(server.make_url("/"))))
+
+
+async def test_the_environment_is_asked_only_if_wanted(
+    serve_app: ServeApp,
+    serve_proxy: Any,
+    server_tls: ssl.SSLContext,
+    client_tls: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    server = await serve_app(hello(), context=server_tls)
     proxy, address = await serve_proxy()
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password geheim\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    monkeypatch.setenv("http_proxy", f"http://{address}")
+    monkeypatch.setenv("https_proxy", f"http://{address}")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    async with AiohttpTransport() as transport:
+    async with AiohttpTransport(ssl_context=client_tls) as transport:
         assert "authorization" not in await seen_headers(transport, str(server.make_url("/")))
     assert proxy.heads == []
-    async with AiohttpTransport(trust_env=True) as transport:
+    async with AiohttpTransport(trust_env=True, ssl_context=client_tls) as transport:
         assert "authorization" not in await seen_headers(transport, str(server.make_url("/")))
     assert len(proxy.heads) == 1
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    async with AiohttpTransport(trust_env=True) as transport:
+    async with AiohttpTransport(trust_env=True, ssl_context=client_tls) as transport:
         await seen_headers(transport, str(server.make_url("/")))
     assert len(proxy.heads) == 1
 
