@@ -35,7 +35,7 @@ def tests(session: nox.Session) -> None:
     environment = {"NUDGESCRIBE_TEST_INSTALLED": "1", "PYTHONSAFEPATH": "1"}
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs, env=environment)
-    session.run("coverage", "report", "--fail-under=90", "--skip-covered")
+    session.run("coverage", "report", "--fail-under=97", "--skip-covered")
     if not session.posargs:
         session.run("pip", "uninstall", "--yes", "--quiet", "orjson", "uvloop")
         debug = {"PYTHONASYNCIODEBUG": "1", "PYTHONDEVMODE": "1"}

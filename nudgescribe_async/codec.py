@@ -364,14 +364,6 @@ class Codec:
             raise result
         return result
 
-    def structure(self, endpoint: Endpoint[T], value: Any) -> T:
-        """The answer of an operation, from JSON that is read already. See ``decode``."""
-        result = self._structured(endpoint, value)
-        del value
-        if isinstance(result, ResponseDecodeError):
-            raise result
-        return result
-
     def _decoded(self, endpoint: Endpoint[T], data: bytes) -> T | ResponseDecodeError:
         try:
             value = loads(data)

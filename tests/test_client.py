@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import math
 import subprocess
 import sys
 import warnings
@@ -506,3 +507,12 @@ async def test_options_may_be_given_to_every_operation() -> None:
                 if not name.startswith("_"):
                     assert "options" in inspect.signature(method).parameters, name
     assert CallOptions().headers == {}
+
+
+@pytest.mark.parametrize("grace", [None, "5", True, math.nan])
+async def test_a_grace_that_is_no_number_of_seconds_is_refused_and_leaves_the_client_open(grace: Any) -> None:
+    service = Service()
+    async with client(service) as ns:
+        with pytest.raises(ConfigurationError, match="grace must be a number of seconds"):
+            await ns.aclose(grace=grace)
+        assert await ns.customer_groups.list("w") == []

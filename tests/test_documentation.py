@@ -13,6 +13,7 @@ from nudgescribe_async.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DEBUG = ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE")
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -29,14 +30,16 @@ def programs() -> list[tuple[str, str]]:
     ]
 
 
-async def run_program(text: str, environment: dict[str, str]) -> tuple[int, str, str]:
+async def run_program(text: str, settings: dict[str, str]) -> tuple[int, str, str]:
+    # Debug mode would say on stderr what took long, which is no matter of the examples.
+    environment = {name: value for name, value in os.environ.items() if name not in DEBUG} | settings
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-W",
         "error",
         "-c",
         text,
-        env={**os.environ, **environment},
+        env=environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

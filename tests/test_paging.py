@@ -32,6 +32,7 @@ from nudgescribe_async import (
     ServerError,
 )
 from nudgescribe_async.events import PageFetched
+from nudgescribe_async.message_file import read_rows
 from nudgescribe_async.sandbox import Sandbox
 from nudgescribe_async.transport.aiohttp import AiohttpTransport
 
@@ -483,3 +484,8 @@ async def test_rows_of_the_sandbox_file_after_file() -> None:
             found = [row["customer_id"] async for row in ns.messages.iter(campaign, concurrency=3)]
             assert found == [c.customer_id async for c in ns.customers.iter(group)]
             assert len(found) > 400
+
+
+def test_rows_of_nothing_are_an_error() -> None:
+    with pytest.raises(ResponseDecodeError, match="cannot be read: it is empty"):
+        read_rows("")

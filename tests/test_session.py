@@ -10,7 +10,7 @@ import logging
 import pickle
 import socket
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -35,6 +35,7 @@ from helpers import (
 from nudgescribe_async import (
     APIStatusError,
     AuthenticationError,
+    BadRequestError,
     CallOptions,
     ClientClosedError,
     ConfigurationError,
@@ -645,3 +646,46 @@ def test_the_values_on_the_way_show_nothing() -> None:
     assert leaks(f"{request} {request!r} {request.headers}") == []
     credentials = Credentials(api_key="MARKED", email="MARKED", password="MARKED")
     assert leaks(f"{credentials} {credentials!r}") == []
+
+
+@pytest.mark.parametrize("options", [{"timeout": 1}, 5, "fast"])
+async def test_options_that_are_none_are_refused_by_name(options: Any) -> None:
+    service = Service()
+    async with client(service) as ns:
+        with pytest.raises(TypeError, match=r"customer_groups\.list: options must be CallOptions"):
+            await ns.customer_groups.list("w", options=options)
+    assert service.requests == []
+
+
+@pytest.mark.parametrize("last", [ClientClosedError("Nothing was sent."), ConfigurationError("Nothing was sent.")])
+async def test_an_attempt_that_was_lost_is_not_forgotten_when_the_next_one_cannot_be_made(
+    last: NudgescribeError, clock: VirtualClock
+) -> None:
+    failures: list[NudgescribeError] = [OutcomeUnknownError("lost"), last]
+    service = Service()
+
+    def respond(_: Request) -> Response:
+        raise failures.pop(0)
+
+    service.on_call = respond
+    async with client(service, clock=clock) as ns:
+        with pytest.raises(type(last), match="An earlier attempt was sent, and may have taken effect") as caught:
+            await ns.customer_groups.update("w", "g", "n")
+    assert caught.value.operation == "customer_groups.update"
+    assert len(caught.value.attempts) == 1
+
+
+async def test_a_refusal_whose_body_breaks_off_is_a_refusal_all_the_same() -> None:
+    class Broken:
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"half an expl"
+            raise OutcomeUnknownError("broken")
+
+        async def aclose(self) -> None:
+            pass
+
+    service = Service()
+    service.on_call = lambda _: Response(status=400, stream=Broken())
+    async with client(service) as ns:
+        with pytest.raises(BadRequestError, match="half an expl"):
+            await ns.customer_groups.list("w")
