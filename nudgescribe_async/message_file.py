@@ -41,7 +41,7 @@ def end_is_known(headers: Headers) -> bool:
 def not_a_file(status: int, headers: Headers, body: bytes) -> str | None:
     """What an answer is, if it is no message file; ``None`` if it is one."""
     if status != 200:
-        return f"an answer with status {status}"
+        return f"one with status {status}"
     start = body[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start:
         return "empty"

@@ -20,7 +20,7 @@ from attrs import define, evolve, field, frozen
 from nudgescribe_async.address import checked_base_url
 from nudgescribe_async.auth import Replacement
 from nudgescribe_async.codec import Codec, InvalidJSONError, dumps, loads
-from nudgescribe_async.endpoint import Bearer, Effect, Endpoint, Kind, checked
+from nudgescribe_async.endpoint import Bearer, Endpoint, Kind, RetryClass, checked
 from nudgescribe_async.errors import (
     APIStatusError,
     Attempt,
@@ -94,7 +94,7 @@ class _Call:
 
     @property
     def may_have_taken_effect(self) -> bool:
-        return (self.under_way or self.unsettled) and self.endpoint.effect is not Effect.READ
+        return (self.under_way or self.unsettled) and self.endpoint.retry is not RetryClass.SAFE
 
     def ended(self, outcome: Answer | NudgescribeError) -> None:
         """What is known after an attempt. What a server says that failed in its work proves nothing."""
@@ -227,7 +227,7 @@ class Session:
             if self._says_no(answer):
                 raise self._no(endpoint, answer) from None
             error.request_id, error.attempts = answer.request_id, answer.attempts
-            if endpoint.effect is not Effect.READ:
+            if endpoint.retry is not RetryClass.SAFE:
                 error.message += " The service answered with success, so the call has probably taken effect."
             raise
         if getattr(result, "success", None) is False and not endpoint.partial:
@@ -357,7 +357,8 @@ class Session:
         try:
             return await tokens
         except (TransportError, DeadlineExceededError) as error:
-            unsent = RequestNotSentError(f"No token could be had, so nothing was sent. {error.message}")
+            why = error.message.partition(". ")[0].rstrip(".")  # the rest is about the login's own request
+            unsent = RequestNotSentError(f"No token could be had, so nothing was sent: {why}.")
             raise self._final(call, unsent) from error
 
     async def _wait_or_raise(self, call: _Call, failure: NudgescribeError) -> None:
@@ -464,7 +465,7 @@ class Session:
         failure.attempts = tuple(call.attempts)
         if isinstance(failure, ClientClosedError | ConfigurationError) and call.may_have_taken_effect:
             failure.message += " An earlier attempt was sent, and may have taken effect."
-        if isinstance(failure, OutcomeUnknownError) and call.endpoint.effect is not Effect.READ:
+        if isinstance(failure, OutcomeUnknownError) and call.endpoint.retry is not RetryClass.SAFE:
             look = f"look with {call.endpoint.look}" if call.endpoint.look is not None else "look"
             failure.message += f" The call may have taken effect: {look} before you send it again."
         return failure
