@@ -34,6 +34,11 @@ def mask(text: str, secrets: Iterable[str]) -> str:
     A text in which a secret is escaped in an unusual way, such as ``\/`` for a slash, comes back with
     all its escapes undone.
     """
+    if text.isascii() and "\\" not in text and "&" not in text:
+        # Nothing is escaped, so a secret can stand there only as it is. Every answer's request id comes by here.
+        for secret in sorted(filter(None, secrets), key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
     forms = _forms(secrets)
     for form in forms:
         text = text.replace(form, "***")
