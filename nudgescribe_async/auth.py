@@ -52,6 +52,7 @@ from nudgescribe_async.errors import (
     ServerError,
 )
 from nudgescribe_async.events import Events, TokenRenewalFailed, TokenRenewed
+from nudgescribe_async.retry import in_brief
 from nudgescribe_async.shapes import NotPickled, Secret, hidden
 from nudgescribe_async.token_store import FileTokenStore, MemoryTokenStore, StoredTokens, TokenStore, fits_header
 
@@ -317,7 +318,7 @@ class TokenManager:
         if status == 401 and status not in self._bad_token_status:
             gate.closed_until = math.inf
         else:
-            gate.closed_until = self._clock.monotonic() + min(60.0 * 2 ** min(gate.survivals - 1, 10), 3600.0)
+            gate.closed_until = self._clock.monotonic() + _doubled(60.0, gate.survivals, longest=3600.0)
 
     def _gate(self, status: int, operation: str) -> _Gate:
         # A missing permission is one of an operation; what 401 means is a matter of the service's edition.
@@ -364,7 +365,7 @@ class TokenManager:
         if not renewal.cancelled() and renewal.exception() is not None:
             # Nobody may be waiting, if it ran behind a token that still works.
             self._background_failures += 1
-            pause = min(5.0 * 2 ** min(self._background_failures - 1, 10), 300.0)
+            pause = _doubled(5.0, self._background_failures, longest=300.0)
             self._background_after = self._clock.monotonic() + pause
         else:
             self._background_failures = 0
@@ -414,7 +415,7 @@ class TokenManager:
             await self._store.save(self._fingerprint, tokens)
         except ConfigurationError as error:
             # The tokens are good all the same, and throwing them away would mean a login for every call.
-            self._events.emit(TokenRenewalFailed(source="store", error=_in_brief(error)))
+            self._events.emit(TokenRenewalFailed(source="store", error=in_brief(error)))
 
     def _is_news(self, stored: StoredTokens, current: StoredTokens | None) -> bool:
         """Whether the store has a token that is worth trying."""
@@ -430,14 +431,14 @@ class TokenManager:
             raise
         except NudgescribeError as error:
             # Refused, used up, or nobody knows: the credentials settle it.
-            self._events.emit(TokenRenewalFailed(source="refresh", error=_in_brief(error)))
+            self._events.emit(TokenRenewalFailed(source="refresh", error=in_brief(error)))
             return None
 
     async def _logged_in(self) -> Tokens:
         try:
             tokens = await self._issuer.authenticate()
         except ResponseDecodeError as error:
-            self._events.emit(TokenRenewalFailed(source="login", error=_in_brief(error)))
+            self._events.emit(TokenRenewalFailed(source="login", error=in_brief(error)))
             raise AuthenticationError(
                 f"The service accepted the login, and its answer holds no token that can be read: {error.message}",
                 operation=error.operation,
@@ -445,7 +446,7 @@ class TokenManager:
                 attempts=error.attempts,
             ) from error
         except NudgescribeError as error:
-            self._events.emit(TokenRenewalFailed(source="login", error=_in_brief(error)))
+            self._events.emit(TokenRenewalFailed(source="login", error=in_brief(error)))
             if not isinstance(error, APIStatusError) or isinstance(error, ServerError) or error.status in (408, 429):
                 raise
             elsewhere = 300 <= error.status <= 399 or error.status in (404, 405, 410)
@@ -459,7 +460,7 @@ class TokenManager:
                 attempts=error.attempts,
             )
             self._rejections += 1
-            pause = min(10.0 * 2 ** min(self._rejections - 1, 10), 300.0)
+            pause = _doubled(10.0, self._rejections, longest=300.0)
             self._rejected_until = self._clock.monotonic() + pause
             self._rejection = copy.copy(rejection)  # without the traceback, which would keep its frames alive
             raise rejection from error
@@ -490,6 +491,6 @@ class TokenManager:
         return self._held
 
 
-def _in_brief(error: NudgescribeError) -> str:
-    """What went wrong, without the words of the service, which are nothing for a log."""
-    return f"{error.meaning} (HTTP {error.status})" if isinstance(error, APIStatusError) else error.message
+def _doubled(first: float, times: int, *, longest: float) -> float:
+    """A pause in seconds: ``first``, then twice as long each time, up to ``longest``."""
+    return min(first * 2.0 ** min(times - 1, 10), longest)

@@ -20,6 +20,7 @@ from attrs import define, field
 from nudgescribe_async.client import Nudgescribe
 from nudgescribe_async.endpoints.models import CampaignStatus
 from nudgescribe_async.sandbox import Sandbox, sample_csv, sample_customers
+from nudgescribe_async.sandbox.examples import SAMPLE_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,14 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DifferenceError", "Report", "compare", "run"]
 
-FIELDS = (
-    ("external_id", "string", None),
-    ("first_purchase", "Date", "yyyy-MM-dd"),
-    ("last_purchase", "Date", "yyyy-MM-dd"),
-    ("purchases", "number", None),
-    ("cds_bought", "number", None),
-    ("total_spend", "currency", "USD"),
-)
 CONCURRENCY = 8
 
 Row = dict[str, str]
@@ -105,7 +98,7 @@ async def run(folder: Path, customers: Sequence[Row] | None = None) -> Report:
     ):
         report.step("sandbox", f"listening on {sandbox.url}, database in a file")
         workspace = sandbox.workspace_id
-        for name, kind, pattern in FIELDS:
+        for name, kind, pattern in SAMPLE_FIELDS:
             await ns.profile_fields.create(workspace, name, kind, pattern, is_required=True)
         fields = await ns.profile_fields.list(workspace)
         report.step("profile", f"{len(fields)} fields: {', '.join(item.field_name for item in fields)}")
@@ -188,7 +181,7 @@ async def _upload(
 
 def _profile(sandbox: Sandbox, customer: Customer) -> dict[str, str]:
     profile = sandbox.decrypt(customer.customer_id, customer.extended_profile)
-    return {name: str(profile[name]) for name, _, _ in FIELDS}
+    return {name: str(profile[name]) for name, _, _ in SAMPLE_FIELDS}
 
 
 async def _campaign(ns: Nudgescribe, campaign_id: str) -> Campaign:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from attrs import Attribute, field, frozen
 
 from nudgescribe_async.errors import ConfigurationError
+from nudgescribe_async.shapes import names_only
 
 __all__ = ["CallOptions", "RetryPolicy", "Timeout"]
 
@@ -124,10 +125,6 @@ def _own(value: Mapping[str, str]) -> Mapping[str, str]:
     return dict(value) if isinstance(cast("object", value), Mapping) else value
 
 
-def _header_names(value: Mapping[str, str]) -> str:
-    return "{" + ", ".join(f"{name!r}: ***" for name in value) + "}"
-
-
 @frozen(kw_only=True)
 class CallOptions:
     """Choices for one call; what is left out is as the client has it.
@@ -141,4 +138,4 @@ class CallOptions:
 
     timeout: float | None = field(default=None, validator=_seconds)
     retries: RetryPolicy | None = field(default=None, converter=_retry_policy)
-    headers: Mapping[str, str] = field(factory=dict, converter=_own, validator=_headers, repr=_header_names)
+    headers: Mapping[str, str] = field(factory=dict, converter=_own, validator=_headers, repr=names_only)

@@ -30,7 +30,16 @@ from nudgescribe_async.errors import APIStatusError, NudgescribeError, RequestNo
 if TYPE_CHECKING:
     from nudgescribe_async.options import RetryPolicy
 
-__all__ = ["Decision", "Retry", "Stop", "decide", "http_date", "retry_after_seconds"]
+__all__ = [
+    "Decision",
+    "Retry",
+    "Stop",
+    "decide",
+    "http_date",
+    "in_brief",
+    "refused_before_work",
+    "retry_after_seconds",
+]
 
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -84,9 +93,17 @@ def decide(
     after = _wait(attempts, policy) if wanted is None else wanted
     if time_left is not None and after >= time_left:
         return Stop("the time left is shorter than the wait")
-    # What the service says may hold anything, and reasons are logged.
-    said = f"{failure.meaning} (HTTP {failure.status})" if isinstance(failure, APIStatusError) else failure.message
-    return Retry(after, said)
+    return Retry(after, in_brief(failure))
+
+
+def in_brief(error: NudgescribeError) -> str:
+    """What went wrong, without the words of the service, which may hold anything and are nothing for a log."""
+    return f"{error.meaning} (HTTP {error.status})" if isinstance(error, APIStatusError) else error.message
+
+
+def refused_before_work(error: APIStatusError) -> bool:
+    """Whether the service says that it did not even begin."""
+    return error.status == 429 or (error.status == 503 and error.retry_after is not None)
 
 
 def _may_repeat(retry_class: RetryClass, failure: NudgescribeError) -> bool:
@@ -96,8 +113,7 @@ def _may_repeat(retry_class: RetryClass, failure: NudgescribeError) -> bool:
         case TransportError():
             return retry_class is not RetryClass.UNSAFE
         case APIStatusError(status=status):
-            refused_before_work = status == 429 or (status == 503 and failure.retry_after is not None)
-            return refused_before_work or (retry_class is not RetryClass.UNSAFE and status in _TRANSIENT)
+            return refused_before_work(failure) or (retry_class is not RetryClass.UNSAFE and status in _TRANSIENT)
         case _:
             return False
 

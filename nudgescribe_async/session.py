@@ -37,7 +37,7 @@ from nudgescribe_async.events import Events, RequestFinished, RequestRetrying, R
 from nudgescribe_async.message_file import end_is_known, not_a_file
 from nudgescribe_async.options import CallOptions, RetryPolicy, Timeout
 from nudgescribe_async.refusal import read_refusal, request_id
-from nudgescribe_async.retry import Retry, decide
+from nudgescribe_async.retry import Retry, decide, refused_before_work
 from nudgescribe_async.shapes import Secret, hidden
 from nudgescribe_async.transport import Headers, Request, Response, StreamBody, Transport
 from nudgescribe_async.transport.multipart import FileSource, file_body, multipart_body
@@ -103,8 +103,8 @@ class _Call:
             case OutcomeUnknownError():
                 self.unsettled = True
             case APIStatusError(status=status):
-                refused_before_work = status == 503 and outcome.retry_after is not None
-                self.unsettled = self.unsettled or ((status == 408 or status >= 500) and not refused_before_work)
+                failed_at_work = (status == 408 or status >= 500) and not refused_before_work(outcome)
+                self.unsettled = self.unsettled or failed_at_work
             case _:
                 pass
 

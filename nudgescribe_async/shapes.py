@@ -76,9 +76,6 @@ class NotPickled:
             "for example from the environment."
         )
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        self.__reduce__()
-
     def __copy__(self) -> NotPickled:
         return self
 

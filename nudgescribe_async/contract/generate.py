@@ -79,6 +79,15 @@ class Contract:
     def schemas(self) -> dict[str, dict[str, Any]]:
         return dict(self.document["components"]["schemas"])
 
+    @property
+    def model_names(self) -> set[str]:
+        """The classes of ``endpoints/models.py``, and at most a few names more."""
+        return {
+            name
+            for name, schema in self.schemas.items()
+            if not name.endswith(("Body", "Form")) and (schema.get("type") == "object" or "x-names" in schema)
+        }
+
     def schema(self, node: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """The name (if it is a reference) and the text of a schema."""
         if "$ref" in node:
@@ -339,12 +348,12 @@ def resource(contract: Contract, tag: dict[str, Any]) -> str:
         _header(
             f"{tag['name'].replace('_', ' ').capitalize()}: {tag['description'][0].lower()}{tag['description'][1:]}"
         )
-        + _imports(text)
+        + _imports(contract, text)
         + text
     )
 
 
-def _imports(text: str) -> str:
+def _imports(contract: Contract, text: str) -> str:
     """The imports that a text may need, by the words in it; ``ruff`` takes out what it does not."""
     words = set(re.findall(r"\w+", text))
     runtime = [
@@ -355,8 +364,7 @@ def _imports(text: str) -> str:
         }.items()
         if (found := names & words)
     ]
-    models = sorted(word for word in words if word in MODEL_NAMES)
-    if models:
+    if models := sorted(contract.model_names & words):
         runtime.append(f"from nudgescribe_async.endpoints.models import {', '.join(models)}")
     typing = sorted({"Final", "Literal", "overload"} & words)
     checking = [
@@ -377,9 +385,6 @@ def _imports(text: str) -> str:
         + "\n".join(checking)
         + "\n\n"
     )
-
-
-MODEL_NAMES: set[str] = set()
 
 
 def _arguments(contract: Contract, operation: Operation) -> str:
@@ -629,7 +634,7 @@ def page(contract: Contract) -> str:
     ]
     for operation in contract.operations:
         node = operation.node
-        anchor = operation.name.replace(".", "").replace("_", "_")
+        anchor = operation.name.replace(".", "")
         lines.append(
             f"| [`{operation.name}`](#{anchor}) | `{operation.method} {operation.path}` | {node['x-effect']} | {node['x-retry']} | {node['x-evidence']} |"
         )
@@ -713,11 +718,6 @@ def generate(root: Path) -> dict[Path, str]:
     """All generated files by their path, as they ought to be."""
     contract = read((root / HERE / "openapi.yaml").read_text(encoding="utf-8"))
     package = root / "nudgescribe_async" / "endpoints"
-    MODEL_NAMES.update(
-        name
-        for name, schema in contract.schemas.items()
-        if not name.endswith(("Body", "Form")) and (schema.get("type") == "object" or "x-names" in schema)
-    )
     files = {package / "models.py": models(contract)}
     files |= {package / f"{tag['name']}.py": resource(contract, tag) for tag in contract.document["tags"]}
     files[package / "__init__.py"] = (
