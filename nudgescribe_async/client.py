@@ -118,7 +118,7 @@ class Nudgescribe:
         _check("timeout", timeout, Timeout)
         _check("retry", retry, RetryPolicy)
         _check_methods("token_store", token_store, ("lock", "load", "save"))
-        _check_methods("clock", clock, ("monotonic", "time", "sleep"))
+        _check_methods("clock", clock, ("monotonic", "time", "sleep", "call_later"))
         clock = clock if clock is not None else SystemClock()
         base_url = checked_base_url(base_url)
         context_headers = _context_headers(api_code, client_address)

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock"]
+__all__ = ["Clock", "SystemClock", "Timer"]
+
+
+class Timer(Protocol):
+    """Something that will happen, unless it is cancelled before."""
+
+    def cancel(self) -> None:
+        """See to it that it does not happen. May be called more than once, and too late."""
+        ...
 
 
 class Clock(Protocol):
-    """What the package knows of time."""
+    """What the package knows of time: all waits, pauses and deadlines of a client run on its clock.
+
+    The limits of a transport (``Timeout.connect``, ``Timeout.read``) do not, since real sockets know real
+    time only.
+    """
 
     def monotonic(self) -> float:
         """Seconds since some fixed moment; never goes back."""
@@ -22,6 +35,10 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Return after ``seconds``."""
+        ...
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Have the event loop call ``callback`` after ``seconds``."""
         ...
 
 
@@ -39,3 +56,7 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """``asyncio.sleep``."""
         await asyncio.sleep(seconds)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """``loop.call_later``."""
+        return asyncio.get_running_loop().call_later(seconds, callback)

@@ -46,6 +46,9 @@ class VirtualClock:
         self.now += seconds
         await asyncio.sleep(0)
 
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(seconds, callback)
+
 
 def answer(status: int, body: object = None, **headers: str) -> Response:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()

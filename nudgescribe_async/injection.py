@@ -1,0 +1,163 @@
+"""Which requests a fault befalls. Shared by the faults of the sandbox and those of the TCP proxy.
+
+Knows neither of them, nor anything else of the package.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Collection
+from typing import Generic, TypeVar
+
+from attrs import define, field
+
+__all__ = ["FaultPlan", "Injection"]
+
+F = TypeVar("F")
+
+
+@define(kw_only=True, eq=False)
+class Injection(Generic[F]):
+    """One fault, and which requests it befalls.
+
+    Attributes:
+        fault: what goes wrong.
+        operation: only with this operation; ``None`` for any.
+        times: how often at most; ``None`` for ever.
+        skip: how many requests that it would befall are spared first.
+        share: the probability with which it befalls each of them, above 0 and up to 1.
+        seconds: how long it lasts from the moment it was injected; ``None`` for ever.
+        fired: how often it has happened.
+    """
+
+    fault: F
+    operation: str | None
+    times: int | None
+    skip: int
+    share: float
+    seconds: float | None
+    fired: int = 0
+    _ends: float | None = field(default=None, repr=False, alias="ends")
+    _remove: Callable[[Injection[F]], None] = field(repr=False, alias="remove")
+
+    def remove(self) -> None:
+        """End it. May be called more than once."""
+        self._remove(self)
+
+    @property
+    def over(self) -> bool:
+        """Whether it will not happen any more by itself."""
+        done = self.times is not None and self.fired >= self.times
+        return done or (self._ends is not None and time.monotonic() >= self._ends)
+
+
+class FaultPlan(Generic[F]):
+    """The faults that are to happen, in the order in which they were injected.
+
+    Args:
+        operations: the names that ``operation`` may have.
+        kinds: what a fault may be.
+        seed: for ``share``, so that a run can be repeated.
+    """
+
+    def __init__(self, *, operations: Collection[str], kinds: tuple[type[F], ...], seed: int | None = None) -> None:
+        self._operations = operations
+        self._kinds = kinds
+        self._random = random.Random(seed)  # noqa: S311 - chooses requests, keeps no secret
+        self._injections: list[Injection[F]] = []
+
+    def inject(
+        self,
+        fault: F,
+        *,
+        operation: str | None = None,
+        times: int | None = 1,
+        skip: int = 0,
+        share: float = 1.0,
+        seconds: float | None = None,
+    ) -> Injection[F]:
+        """Let a fault happen.
+
+        Args:
+            fault: what is to go wrong.
+            operation: only with this operation, such as ``"customers.list"``; left out: with any.
+            times: how often at most; ``None`` for ever.
+            skip: how many requests are spared first.
+            share: the probability with which it happens each time.
+            seconds: how long it lasts from now on; left out: until it has happened ``times`` times.
+
+        Returns:
+            The injection: ``fired`` counts, ``remove()`` ends it.
+
+        Raises:
+            TypeError: ``fault`` is no fault, or a number is of the wrong type.
+            ValueError: there is no such operation, or a number cannot be right.
+        """
+        if not isinstance(fault, self._kinds):
+            known = ", ".join(kind.__name__ for kind in self._kinds)
+            raise TypeError(f"fault must be one of {known}; got {type(fault).__name__}.")
+        if operation is not None and operation not in self._operations:
+            raise ValueError(f"There is no operation {operation!r}. There are: {', '.join(sorted(self._operations))}.")
+        _check("times", times, int, above=0)
+        _check("skip", skip, int, above=-1)
+        _check("share", share, (int, float), above=0)
+        _check("seconds", seconds, (int, float), above=0)
+        if share > 1:
+            raise ValueError(f"share is a probability, above 0 and up to 1; got {share}.")
+        injection = Injection(
+            fault=fault,
+            operation=operation,
+            times=times,
+            skip=skip,
+            share=share,
+            seconds=seconds,
+            ends=None if seconds is None else time.monotonic() + seconds,
+            remove=self._remove,
+        )
+        self._injections.append(injection)
+        return injection
+
+    @property
+    def injections(self) -> tuple[Injection[F], ...]:
+        """Those that may still happen, oldest first."""
+        self._injections = [injection for injection in self._injections if not injection.over]
+        return tuple(self._injections)
+
+    def clear(self) -> None:
+        """End all."""
+        self._injections.clear()
+
+    def take(self, operation: str | None, *kinds: type[F]) -> F | None:
+        """The fault that befalls a request, if any: the first that applies.
+
+        Args:
+            operation: what is requested; ``None`` if it is no operation.
+            kinds: only faults of these; all if left out.
+        """
+        for injection in self.injections:
+            if injection.operation not in {None, operation} or (kinds and not isinstance(injection.fault, kinds)):
+                continue
+            if injection.share < 1 and self._random.random() >= injection.share:
+                continue
+            if injection.skip > 0:
+                injection.skip -= 1
+                continue
+            injection.fired += 1
+            return injection.fault
+        return None
+
+    def _remove(self, injection: Injection[F]) -> None:
+        if injection in self._injections:
+            self._injections.remove(injection)
+
+
+def _check(name: str, value: object, kind: type | tuple[type, ...], *, above: int) -> None:
+    if value is None:
+        if name in {"times", "seconds"}:
+            return
+        raise TypeError(f"{name} must be a number, not None.")
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {'whole ' if kind is int else ''}number, not {type(value).__name__}.")
+    if not value > above:  # type: ignore[operator]
+        raise ValueError(f"{name} must be above {above}; got {value}." if above >= 0 else f"{name} must be 0 or more.")
