@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Collection
+from types import EllipsisType
 from typing import Generic, TypeVar
 
 from attrs import define, field
@@ -72,7 +73,7 @@ class FaultPlan(Generic[F]):
         fault: F,
         *,
         operation: str | None = None,
-        times: int | None = 1,
+        times: int | EllipsisType | None = ...,
         skip: int = 0,
         share: float = 1.0,
         seconds: float | None = None,
@@ -82,7 +83,8 @@ class FaultPlan(Generic[F]):
         Args:
             fault: what is to go wrong.
             operation: only with this operation, such as ``"customers.list"``; left out: with any.
-            times: how often at most; ``None`` for ever.
+            times: how often at most; ``None`` for ever. Left out: once, or what the kind of fault has as its
+                ``default_times``.
             skip: how many requests are spared first.
             share: the probability with which it happens each time.
             seconds: how long it lasts from now on; left out: until it has happened ``times`` times.
@@ -99,6 +101,9 @@ class FaultPlan(Generic[F]):
             raise TypeError(f"fault must be one of {known}; got {type(fault).__name__}.")
         if operation is not None and operation not in self._operations:
             raise ValueError(f"There is no operation {operation!r}. There are: {', '.join(sorted(self._operations))}.")
+        if isinstance(times, EllipsisType):
+            default: int | None = getattr(fault, "default_times", 1)
+            times = default
         _check("times", times, int, above=0)
         _check("skip", skip, int, above=-1)
         _check("share", share, (int, float), above=0)
@@ -128,15 +133,20 @@ class FaultPlan(Generic[F]):
         """End all."""
         self._injections.clear()
 
-    def take(self, operation: str | None, *kinds: type[F]) -> F | None:
+    def take(
+        self, operation: str | None, *kinds: type[F], when: Callable[[Injection[F]], bool] | None = None
+    ) -> F | None:
         """The fault that befalls a request, if any: the first that applies.
 
         Args:
             operation: what is requested; ``None`` if it is no operation.
             kinds: only faults of these; all if left out.
+            when: only if this says so, of those that apply otherwise. Asked before ``share`` and ``skip``.
         """
         for injection in self.injections:
             if injection.operation not in {None, operation} or (kinds and not isinstance(injection.fault, kinds)):
+                continue
+            if when is not None and not when(injection):
                 continue
             if injection.share < 1 and self._random.random() >= injection.share:
                 continue

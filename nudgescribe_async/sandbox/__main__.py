@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import re
 import signal
 import sys
 from typing import TYPE_CHECKING
 
-from nudgescribe_async.sandbox import Sandbox, SandboxError
+from nudgescribe_async.sandbox import LoseAnswer, RateLimit, Sandbox, SandboxError, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0}
+_SHARE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)", re.ASCII)
+_RATE = re.compile(r"(\d{1,18})\s*/\s*([\d.]*\s*[a-z]+)", re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", re.ASCII)
 
 
@@ -25,6 +28,26 @@ def duration(text: str) -> float:
     if found is None or found[2] not in _UNITS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 20ms, 1.5s or 0.1")
     return float(found[1]) * _UNITS[found[2]]
+
+
+def share(text: str) -> float:
+    """A part of all requests, from ``5%`` or ``0.05``."""
+    found = _SHARE.fullmatch(text.strip())
+    part = float(found[1]) / (100 if found[2] else 1) if found else math.inf
+    if part > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 5% or 0.05")
+    return part
+
+
+def rate(text: str) -> RateLimit:
+    """A limit, from ``10/s``, ``100/min`` or ``5/10s``."""
+    found = _RATE.fullmatch(text.strip().lower())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate such as 10/s or 100/min")
+    try:
+        return RateLimit(int(found[1]), duration(f"1{found[2]}" if found[2].isalpha() else found[2]))
+    except (ValueError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate such as 10/s or 100/min") from None
 
 
 def _number(text: str) -> int:
@@ -63,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--refresh-token-lifetime", type=duration, default=15 * 86_400.0, help="(default: 15d)")
     add("--url-lifetime", type=duration, default=3_600.0, help="how long signed URLs are good (default: 1h)")
     add("--publish-quota", type=_number, help="how many times an account may publish (default: no limit)")
+    add("--error-rate", type=share, default=0.0, help="answer so many requests with 503, undone, such as 5%%")
+    add("--lose-answers", type=share, default=0.0, help="do so many requests and drop the connection, such as 1%%")
+    add("--rate-limit", type=rate, help="answer more requests than these with 429, such as 10/s")
+    add("--fault-seed", type=_number, help="makes the choice of these requests repeatable")
     add("--no-example", dest="example", action="store_false", help="start without example groups and campaigns")
     return parser
 
@@ -87,7 +114,14 @@ def _describe(sandbox: Sandbox, *, example: bool) -> str:
     return "\n".join([*lines, "# Stop it with Ctrl-C."])
 
 
-async def serve(sandbox: Sandbox, *, example: bool) -> None:
+async def serve(
+    sandbox: Sandbox,
+    *,
+    example: bool,
+    error_rate: float = 0.0,
+    lose_answers: float = 0.0,
+    rate_limit: RateLimit | None = None,
+) -> None:
     """Run until SIGINT or SIGTERM."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -95,6 +129,11 @@ async def serve(sandbox: Sandbox, *, example: bool) -> None:
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends asyncio.run by itself
             loop.add_signal_handler(number, stop.set)
     async with sandbox:
+        if rate_limit is not None:
+            sandbox.inject(rate_limit)
+        for fault, part in ((Status(503), error_rate), (LoseAnswer(), lose_answers)):
+            if part:
+                sandbox.inject(fault, times=None, share=part)
         print(_describe(sandbox, example=example), flush=True)  # noqa: T201 - what the command is for
         await stop.wait()
 
@@ -103,12 +142,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = _parser()
     options = vars(parser.parse_args(arguments))
+    faults = {name: options.pop(name) for name in ("error_rate", "lose_answers", "rate_limit")}
     try:
         sandbox = Sandbox(**options)
     except (TypeError, ValueError) as error:
         parser.error(str(error))
     try:
-        asyncio.run(serve(sandbox, example=options["example"]))
+        asyncio.run(serve(sandbox, example=options["example"], **faults))
     except SandboxError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201
         return 1

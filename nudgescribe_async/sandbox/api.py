@@ -12,19 +12,20 @@ import logging
 import time
 import uuid
 from collections import Counter, deque
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aiohttp import web
 
-from nudgescribe_async.sandbox import campaigns, customers, fields, groups, messages, reruns, tokens
+from nudgescribe_async.sandbox import answers, campaigns, customers, fields, groups, messages, reruns, tokens
 from nudgescribe_async.sandbox.bodies import Form, read_form, read_json
 from nudgescribe_async.sandbox.messages import CsvAnswer, LinkAnswer
+from nudgescribe_async.sandbox.trouble import DOWNLOAD, Trouble, drop
 from nudgescribe_async.sandbox.uploads import Upload
-from nudgescribe_async.sandbox.values import LogRecord, Refusal
+from nudgescribe_async.sandbox.values import LogRecord, Refusal, Visit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from nudgescribe_async.sandbox.contract import Contract, Operation
     from nudgescribe_async.sandbox.jobs import Jobs
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
     Work = Callable[[Database, Caller, dict[str, Any]], object]
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_T = TypeVar("_T")
+
 _logger = logging.getLogger(__name__)
 # aiohttp 3.14 warns of keys that are texts, and earlier versions have no other.
-_RECORD: Any = web.RequestKey("record", dict[str, Any]) if hasattr(web, "RequestKey") else "nudgescribe_sandbox.record"
+_VISIT: Any = web.RequestKey("visit", Visit) if hasattr(web, "RequestKey") else "nudgescribe_sandbox.visit"
 _JSON_LIMIT = 64 * 2**20  # bytes of a JSON body other than an upload
 _LOG_LIMIT = 64 * 2**10  # bytes of a body that is kept in the log
 _SECRET = {"email", "password", "accesstoken", "refreshtoken", "token", "apikey", "apicode", "authorization"}
@@ -63,6 +66,11 @@ _WORK: Mapping[str, Work] = {
     "reruns.history": reruns.history,
     "reruns.messages": reruns.messages,
     "reruns.initiate": reruns.initiate,
+}
+# The work of which the pages of a group can be shifted.
+_SHIFTED: Mapping[str, Callable[..., object]] = {
+    "customers.count_pages": customers.count_pages,
+    "customers.list": customers.page,
 }
 # Editions 2 and 3 first, edition 1 second.
 _STATUSES: Mapping[RefusalKind, tuple[int, int]] = {
@@ -93,6 +101,7 @@ class Api:
         storage: Storage,
         settings: Settings,
         log_size: int,
+        fault_seed: int | None,
     ) -> None:
         self._contract = contract
         self._store = store
@@ -103,20 +112,30 @@ class Api:
         self.counts: Counter[tuple[str | None, int]] = Counter()
         self.effects: Counter[str] = Counter()
         self.waiting = 0  # answers that are held back at the moment
-        self.app = self._build_app()
-        self.storage_app = web.Application(middlewares=[self._answer])
-        self.storage_app.router.add_get("/files/{file_id}", storage.download)
-        self.storage_app.on_response_prepare.append(_add_request_id)
         self._storage = storage
+        operations = [
+            operation
+            for operation in contract.operations()
+            if settings.edition == 3 or not operation.operation_id.startswith("reruns.")
+        ]
+        self.trouble = Trouble(
+            operations=[operation.operation_id for operation in operations],
+            refused_token=self._status("unauthorised"),
+            hold=self._hold,
+            revoke=self.revoke_tokens,
+            seed=fault_seed,
+        )
+        self.app = self._build_app(operations)
+        self.storage_app = web.Application(middlewares=[self._answer])
+        self.storage_app.router.add_get("/files/{file_id}", self._download)
+        self.storage_app.on_response_prepare.append(_add_request_id)
 
-    def _build_app(self) -> web.Application:
+    def _build_app(self, operations: Iterable[Operation]) -> web.Application:
         app = web.Application(middlewares=[self._answer])
         app.on_response_prepare.append(_add_request_id)
         app.router.add_get("/", self._about, allow_head=False)
         app.router.add_get("/openapi.json", self._openapi, allow_head=False)
-        for operation in self._contract.operations():
-            if self._settings.edition < 3 and operation.operation_id.startswith("reruns."):
-                continue
+        for operation in operations:
             app.router.add_route(operation.method, operation.path, self._handler(operation))
         return app
 
@@ -129,8 +148,13 @@ class Api:
         chosen = handlers.get(operation.operation_id, self._operate)
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            request[_RECORD]["operation"] = operation.operation_id
-            return await chosen(request, operation)
+            visit: Visit = request[_VISIT]
+            visit.operation = operation.operation_id
+
+            async def work() -> web.StreamResponse:
+                return await self._judge(request, lambda request: chosen(request, operation))
+
+            return await self.trouble.befall(request, visit, operation.operation_id, work)
 
         return handle
 
@@ -138,43 +162,91 @@ class Api:
 
     @web.middleware
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        record: dict[str, Any] = {"operation": None, "request_id": uuid.uuid4().hex, "when": datetime.now(UTC)}
-        request[_RECORD] = record
-        start = time.perf_counter()
-        answer: web.StreamResponse
+        visit = request[_VISIT] = Visit()
         try:
-            answer = await handler(request)
+            answer = await self._judge(request, handler)
+            if self._settings.latency:
+                await self._hold(self._settings.latency)
+        except asyncio.CancelledError:
+            self._note(request, visit, 0)
+            raise
+        self._note(request, visit, 0 if visit.lost else answer.status)
+        if visit.lost:
+            drop(request)  # whoever learns of it finds it in the log
+        return answer
+
+    async def _judge(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What a handler answers, refusals and failures included."""
+        try:
+            return await handler(request)
         except Refusal as refusal:
-            status = _STATUSES[refusal.kind][self._settings.edition == 1]
-            answer = _error(status, refusal.kind, refusal.message)
+            return answers.error(self._status(refusal.kind), refusal.kind, refusal.message)
         except web.HTTPException as refused:
-            answer = _error(refused.status, refused.reason.lower().replace(" ", "_"), refused.reason)
+            answer = answers.error(refused.status, answers.code_of(refused.reason), refused.reason)
             if "Allow" in refused.headers:
                 answer.headers["Allow"] = refused.headers["Allow"]
+            return answer
         except Exception:
             _logger.exception("The sandbox failed at %s %s", request.method, request.path)
-            answer = _error(500, "server_error", "Server Error")
-        if self._settings.latency:
-            self.waiting += 1
-            try:
-                await asyncio.sleep(self._settings.latency)
-            finally:
-                self.waiting -= 1
-        self.counts[record["operation"], answer.status] += 1
+            return answers.error(500, "server_error", "Server Error")
+
+    def _status(self, kind: RefusalKind) -> int:
+        return _STATUSES[kind][self._settings.edition == 1]
+
+    async def _hold(self, seconds: float) -> None:
+        self.waiting += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.waiting -= 1
+
+    def _note(self, request: web.Request, visit: Visit, status: int) -> None:
+        self.counts[visit.operation, status] += 1
         self.log.append(
             LogRecord(
-                operation=record["operation"],
+                operation=visit.operation,
                 method=request.method,
                 path=request.path,
-                status=answer.status,
-                when=record["when"],
-                seconds=time.perf_counter() - start,
-                request_id=record["request_id"],
+                status=status,
+                when=visit.when,
+                seconds=time.perf_counter() - visit.start,
+                request_id=visit.request_id,
                 origin="api" if request.app is self.app else "storage",
-                body=record.get("body"),
+                body=visit.body,
+                fault="+".join(visit.faults) or None,
+                effect=visit.effect,
             )
         )
-        return answer
+
+    async def _change(self, request: web.Request, operation: Operation, work: Callable[[Database], _T]) -> _T:
+        """Do the work in which an operation changes something, and count it."""
+        writing = asyncio.ensure_future(self._store.write(work))
+        try:
+            result = await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # The thread cannot be stopped, and the log has to know what it did.
+            await asyncio.wait({writing})
+            if not writing.cancelled() and writing.exception() is None:
+                self._changed(request, operation)
+                self._jobs.wake()
+            raise
+        self._changed(request, operation)
+        return result
+
+    def _changed(self, request: web.Request, operation: Operation) -> None:
+        self.effects[operation.operation_id] += 1
+        request[_VISIT].effect = True
+
+    async def revoke_tokens(self, refresh_tokens: bool) -> None:
+        """Refuse every access token that exists from now on, and every refresh token too if asked."""
+        kinds: tuple[tokens.Kind, ...] = ("access", "refresh") if refresh_tokens else ("access",)
+        moments = {kind: self._office.revoke(kind) for kind in kinds}
+
+        def keep(db: Database) -> None:
+            for kind, moment in moments.items():
+                db.set_meta(f"revoked {kind}", repr(moment).encode())
+
+        await self._store.write(keep)
 
     def _caller(self, request: web.Request, kind: tokens.Kind = "access") -> tuple[Caller, dict[str, Any]]:
         caller, claims = self._office.verify(request.headers.get("Authorization"), kind)
@@ -183,7 +255,7 @@ class Api:
 
     async def _body(self, request: web.Request, operation: Operation, limit: int) -> dict[str, Any]:
         size, body = await read_json(request, limit, self._store.call)
-        request[_RECORD]["body"] = _masked(body) if size <= _LOG_LIMIT else None
+        request[_VISIT].body = _masked(body) if size <= _LOG_LIMIT else None
         assert operation.json_schema is not None  # noqa: S101 - every operation with a body takes JSON
         # A large body is checked on the thread; for a small one the way there costs more than the check.
         if size > _LOG_LIMIT:
@@ -200,76 +272,85 @@ class Api:
         caller, _ = self._caller(request)
         body = await self._body(request, operation, _JSON_LIMIT)
         work = _WORK[operation.operation_id]
+        if operation.operation_id in _SHIFTED:
+            shift = self.trouble.shift(request[_VISIT], operation.operation_id, body["customer_group_id"])
+            work = partial(_SHIFTED[operation.operation_id], shift=shift)
 
         def perform(db: Database) -> object:
             result = work(db, caller, body)
-            return result if isinstance(result, bytes | CsvAnswer | LinkAnswer) else _dumps(result)
+            return result if isinstance(result, bytes | CsvAnswer | LinkAnswer) else answers.dumps(result)
 
         if operation.effect == "read":
             result = await self._store.read(perform)
         else:
-            result = await self._store.write(perform)
-            self.effects[operation.operation_id] += 1
+            result = await self._change(request, operation, perform)
             self._jobs.wake()
         if isinstance(result, CsvAnswer):
             return web.Response(body=result.content, content_type="text/csv", charset="utf-8")
         if isinstance(result, LinkAnswer):
-            result = _dumps(self._storage.sign(result.file_id))
-        return _json(result)
+            result = answers.dumps(self._storage.sign(result.file_id))
+        return answers.as_json(result)
 
     async def _authenticate(self, request: web.Request, operation: Operation) -> web.StreamResponse:
         _check_context(request)
         body = await self._body(request, operation, _JSON_LIMIT)
         api_key = request.headers.get("x-api-key", "")
-        return _json(_dumps(self._office.log_in(api_key, body["email"], body["password"])))
+        return answers.as_json(answers.dumps(self._office.log_in(api_key, body["email"], body["password"])))
 
     async def _reauthenticate(self, request: web.Request, operation: Operation) -> web.StreamResponse:
         caller, claims = self._caller(request, "refresh")
         if self._settings.rotate_refresh_tokens:
-            await self._store.write(lambda db: tokens.use_up(db, claims))
-        self.effects[operation.operation_id] += 1
-        return _json(_dumps(self._office.renew(caller.account_id)))
+            await self._change(request, operation, lambda db: tokens.use_up(db, claims))
+        else:
+            self._changed(request, operation)
+        return answers.as_json(answers.dumps(self._office.renew(caller.account_id)))
 
     async def _check(self, request: web.Request, operation: Operation) -> web.StreamResponse:
         caller, _ = self._caller(request)
         limit = self._settings.max_upload_bytes
         if request.content_type != "multipart/form-data":
             body = await self._body(request, operation, limit)
-            return _json(await self._upload(operation, caller, body, None))
+            return answers.as_json(await self._upload(request, operation, caller, body, None))
         form: Form = await read_form(request, limit, self._store.call)
         try:
-            request[_RECORD]["body"] = {**form.fields, "file": f"<{form.size} bytes>"}
+            request[_VISIT].body = {**form.fields, "file": f"<{form.size} bytes>"}
             assert operation.form_schema is not None  # noqa: S101 - the contract has a form here
             self._contract.check(operation.form_schema, form.fields)
-            return _json(await self._upload(operation, caller, form.fields, form))
+            return answers.as_json(await self._upload(request, operation, caller, form.fields, form))
         finally:
             await self._store.call(form.close)
 
-    async def _upload(self, operation: Operation, caller: Caller, body: dict[str, Any], form: Form | None) -> bytes:
+    async def _upload(
+        self, request: web.Request, operation: Operation, caller: Caller, body: dict[str, Any], form: Form | None
+    ) -> bytes:
         file = None if form is None else form.file
         upload = await self._store.write(lambda db: Upload(db, caller, body, file))
         try:
             while await self._store.write(upload.stage):
                 pass
-            receipt = await self._store.write(lambda db: _dumps(upload.finish(db)))
+            receipt = await self._change(request, operation, lambda db: answers.dumps(upload.finish(db)))
         except BaseException:
-            await self._store.write(upload.abandon)
+            if not request[_VISIT].effect:
+                await self._store.write(upload.abandon)
             raise
-        self.effects[operation.operation_id] += 1
         self._jobs.wake()
         return receipt
+
+    async def _download(self, request: web.Request) -> web.StreamResponse:
+        work = partial(self._judge, request, self._storage.download)
+        return await self.trouble.befall(request, request[_VISIT], DOWNLOAD, work)
 
     async def _about(self, _: web.Request) -> web.StreamResponse:
         return web.Response(text=_ABOUT.format(edition=self._settings.edition))
 
     async def _openapi(self, _: web.Request) -> web.StreamResponse:
-        return _json(self._contract.text)
+        return answers.as_json(self._contract.text)
 
 
 async def _add_request_id(request: web.Request, response: web.StreamResponse) -> None:
     # aiohttp refuses some requests by itself, before the middleware sees them.
-    record = request.get(_RECORD)
-    response.headers["x-request-id"] = uuid.uuid4().hex if record is None else record["request_id"]
+    visit: Visit | None = request.get(_VISIT)
+    response.headers["x-request-id"] = uuid.uuid4().hex if visit is None else visit.request_id
 
 
 def _check_context(request: web.Request) -> None:
@@ -281,20 +362,6 @@ def _check_context(request: web.Request) -> None:
         context = None
     if not isinstance(context, dict) or not {"api_access", "api_code"} <= set(context):  # pyright: ignore[reportUnknownArgumentType]
         raise Refusal("bad_request", "Bad Request: x-auth-context must be JSON with api_access and api_code")
-
-
-def _dumps(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _json(body: object) -> web.Response:
-    assert isinstance(body, bytes)  # noqa: S101 - serialised on the thread already
-    return web.Response(body=body, content_type="application/json")
-
-
-def _error(status: int, code: str, message: str) -> web.Response:
-    body = _dumps({"success": False, "message": message, "code": code})
-    return web.Response(status=status, body=body, content_type="application/json")
 
 
 def _plain(name: str) -> str:

@@ -14,10 +14,13 @@ from nudgescribe_async.sandbox.values import Caller, Refusal, SandboxError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from types import EllipsisType
 
     from aiohttp import web
 
+    from nudgescribe_async.injection import Injection
     from nudgescribe_async.sandbox.api import Api
+    from nudgescribe_async.sandbox.faults import SandboxFault
     from nudgescribe_async.sandbox.jobs import Jobs
     from nudgescribe_async.sandbox.profiles import Key
     from nudgescribe_async.sandbox.store import Database, Store
@@ -103,7 +106,7 @@ class Backstage:
 
     @property
     def log(self) -> tuple[LogRecord, ...]:
-        """The last requests that were answered, oldest first."""
+        """The last requests, oldest first, in the order in which they were answered, or left without an answer."""
         return tuple(self._now.api.log)
 
     @property
@@ -112,13 +115,65 @@ class Backstage:
         return Counter(self._now.api.effects)
 
     def count(self, operation: str | None, status: int | None = None) -> int:
-        """How many requests for an operation were answered, with one status or any. Knows those beyond the log."""
+        """How many requests for an operation were answered, with one status or any. Knows those beyond the log.
+
+        Status 0 counts those that were left without an answer, which count nowhere else.
+        """
         counts = self._now.api.counts
-        return sum(n for (known, answer), n in counts.items() if known == operation and status in {None, answer})
+        return sum(
+            n
+            for (known, answer), n in counts.items()
+            if known == operation and (answer == status if status is not None else answer != 0)
+        )
 
     async def drain(self, *, hurry: bool = False) -> None:
         """Wait until every queued job has run; with ``hurry``, without waiting for ``job_time``."""
         await self._now.jobs.drain(hurry=hurry)
+
+    # --- what is to go wrong -------------------------------------------------------------------------------------
+
+    def inject(
+        self,
+        fault: SandboxFault,
+        *,
+        operation: str | None = None,
+        times: int | EllipsisType | None = ...,
+        skip: int = 0,
+        share: float = 1.0,
+        seconds: float | None = None,
+    ) -> Injection[SandboxFault]:
+        """Let a fault happen to requests from now on. ``docs/sandbox.md`` says what each one does.
+
+        Args:
+            fault: what is to go wrong.
+            operation: only with this operation, such as ``"customers.list"``; ``"storage.download"`` stands for
+                downloads from the storage. Left out: with any operation, downloads excepted.
+            times: how often at most; ``None`` for ever. Left out: once, or for ever for a ``RateLimit``, of which
+                refusals are counted.
+            skip: how many requests are spared first.
+            share: the probability with which it happens each time. ``Sandbox(fault_seed=...)`` makes it repeatable.
+            seconds: how long it lasts from now on; left out: until it has happened ``times`` times.
+
+        Returns:
+            The injection: ``fired`` counts, ``remove()`` ends it.
+
+        Raises:
+            TypeError: ``fault`` is no fault, or a number is of the wrong type.
+            ValueError: there is no such operation in this edition, the fault cannot befall it, or a number cannot be
+                right.
+        """
+        return self._now.api.trouble.inject(
+            fault, operation=operation, times=times, skip=skip, share=share, seconds=seconds
+        )
+
+    @property
+    def injections(self) -> tuple[Injection[SandboxFault], ...]:
+        """The faults that may still happen, oldest first."""
+        return self._now.api.trouble.injections
+
+    def clear_faults(self) -> None:
+        """End all faults; pages that were shifted are back in their places."""
+        self._now.api.trouble.clear()
 
     # --- keys ---------------------------------------------------------------------------------------------------
 
@@ -248,14 +303,7 @@ class Backstage:
 
     async def revoke_tokens(self, *, refresh_tokens: bool = False) -> None:
         """Refuse every access token that exists from now on, and every refresh token too if asked."""
-        office = self._now.office
-        moments = {kind: office.revoke(kind) for kind in (("access", "refresh") if refresh_tokens else ("access",))}
-
-        def keep(db: Database) -> None:
-            for kind, moment in moments.items():
-                db.set_meta(f"revoked {kind}", repr(moment).encode())
-
-        await self._write(keep)
+        await self._now.api.revoke_tokens(refresh_tokens)
 
     async def _review(self, campaign_id: str, message_ids: Sequence[str] | None, *, approved: bool) -> str:
         await self.drain()  # the messages of a rerun are written by its job

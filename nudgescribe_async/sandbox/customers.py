@@ -7,7 +7,9 @@ A page is put together from stored text, envelopes included, without decrypting 
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from nudgescribe_async.sandbox import fields
@@ -18,29 +20,54 @@ from nudgescribe_async.sandbox.values import Refusal
 if TYPE_CHECKING:
     from nudgescribe_async.sandbox.values import Caller
 
+_COLUMNS = (
+    "customer_id, account_id, workspace_id, customer_group_id, profile, created_at, updated_at, created_by, updated_by"
+)
 
-def count_pages(db: Database, who: Caller, body: dict[str, Any]) -> dict[str, Any]:
+
+def count_pages(db: Database, who: Caller, body: dict[str, Any], *, shift: int = 0) -> dict[str, Any]:
     """``POST /v1/customer/pages``: an empty group has none."""
     need_group(db, who, body["customer_group_id"])
-    starts, _ = db.page_starts(body["customer_group_id"])
-    return {"pages": len(starts)}
+    return {"pages": _pages(db, body["customer_group_id"], shift)}
 
 
-def page(db: Database, who: Caller, body: dict[str, Any]) -> bytes:
-    """``POST /v1/customer``: a page past the end is empty."""
-    need_group(db, who, body["customer_group_id"])
-    starts, _ = db.page_starts(body["customer_group_id"])
+def _pages(db: Database, customer_group_id: str, shift: int) -> int:
+    starts, count = db.page_starts(customer_group_id)
+    return math.ceil(max(count - shift, 0) / db.settings.page_size) if shift else len(starts)
+
+
+def page(db: Database, who: Caller, body: dict[str, Any], *, shift: int = 0) -> bytes:
+    """``POST /v1/customer``: a page past the end is empty.
+
+    With ``shift``, as if so many customers at the front were gone, or had been added there if it is negative. Those
+    that were added do not exist: their profiles are empty, and no other operation knows them.
+    """
+    group = need_group(db, who, body["customer_group_id"])
     number = int(body["page"])
-    if number > len(starts):
+    if number > _pages(db, body["customer_group_id"], shift):
         return b"[]"
-    rows = db.all(
-        "SELECT customer_id, account_id, workspace_id, customer_group_id, profile, created_at, updated_at, "
-        "created_by, updated_by FROM customers WHERE customer_group_id = ? AND seq >= ? ORDER BY seq LIMIT ?",
-        body["customer_group_id"],
-        starts[number - 1],
-        db.settings.page_size,
-    )
+    size = db.settings.page_size
+    first = (number - 1) * size + shift  # counted from the first customer who exists
+    rows = [_added(db, who, group, index) for index in range(first, min(first + size, 0))]
+    query = f"SELECT {_COLUMNS} FROM customers WHERE customer_group_id = ? "  # noqa: S608 - names from this module
+    if shift:
+        query += "ORDER BY seq LIMIT ? OFFSET ?"
+        rows += db.all(query, body["customer_group_id"], size - len(rows), max(first, 0))
+    else:
+        starts, _ = db.page_starts(body["customer_group_id"])
+        query += "AND seq >= ? ORDER BY seq LIMIT ?"
+        rows += db.all(query, body["customer_group_id"], starts[number - 1], size)
     return f"[{','.join(map(_json, rows))}]".encode()
+
+
+def _added(db: Database, who: Caller, group: Any, index: int) -> tuple[str, ...]:
+    """A customer who seems to have been added at the front, the same one for every request."""
+    group_id = group["customer_group_id"]
+    customer_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{group_id} {index}"))
+    profile = db.key(who.account_id).seal_profile(customer_id, {})
+    moment = group["created_at"]
+    ids = (customer_id, who.account_id, group["workspace_id"], group_id)
+    return (*ids, profile, moment, moment, who.user_id, who.user_id)
 
 
 def _json(row: Any) -> str:

@@ -60,6 +60,7 @@ class Sandbox(Backstage):
         example: whether to begin with example groups and campaigns, see ``Sandbox.example``.
         listen: ``False`` opens no socket: drive ``app`` and ``storage_app`` yourself.
         log_size: how many requests the log keeps.
+        fault_seed: makes the choice of requests that a fault befalls by chance repeatable.
 
     Attributes:
         app: the application of the API.
@@ -90,6 +91,7 @@ class Sandbox(Backstage):
         example: bool = False,
         listen: bool = True,
         log_size: int = 10_000,
+        fault_seed: int | None = None,
     ) -> None:
         super().__init__()
         self._settings = Settings(
@@ -116,6 +118,9 @@ class Sandbox(Backstage):
         self._wants_example = example
         self._listen = listen
         self._log_size = log_size
+        if fault_seed is not None and (isinstance(fault_seed, bool) or not isinstance(fault_seed, int)):
+            raise TypeError(f"fault_seed must be a whole number, not {type(fault_seed).__name__}")
+        self._fault_seed = fault_seed
         self._exits = AsyncExitStack()
         self._entered = False
 
@@ -158,6 +163,7 @@ class Sandbox(Backstage):
             storage=storage,
             settings=self._settings,
             log_size=self._log_size,
+            fault_seed=self._fault_seed,
         )
         jobs.start()
         exits.push_async_callback(jobs.stop)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import time
+import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,19 +63,22 @@ class Caller:
 
 @frozen(kw_only=True)
 class LogRecord:
-    """One request that was answered.
+    """One request that was answered, or was left without an answer.
 
     Attributes:
         operation: the operation of the contract, ``None`` for other paths and for the storage.
         method: the HTTP method.
         path: the path, without the query (that of a signed URL is a secret).
-        status: the HTTP status of the answer.
+        status: the HTTP status of the answer; 0 if there was none, because a fault dropped the connection, or the
+            client or the sandbox went away first.
         when: when the request came, in UTC.
         seconds: how long it took to answer.
         request_id: the ``x-request-id`` of the answer.
         origin: ``"api"`` or ``"storage"``.
         body: the JSON of the request, or the parts of a form, secrets masked; ``None`` if there was none,
-            or if it was larger than 64 KiB.
+            if it was larger than 64 KiB, or if the request was answered before it was read.
+        fault: the name of the fault that befell the request, joined by ``+`` if there were several.
+        effect: whether the request changed something.
     """
 
     operation: str | None
@@ -86,6 +90,22 @@ class LogRecord:
     request_id: str
     origin: str = "api"
     body: Any = None
+    fault: str | None = None
+    effect: bool = False
+
+
+@define(kw_only=True)
+class Visit:
+    """A request while it is under way: what its log record will tell."""
+
+    operation: str | None = None
+    body: Any = None
+    faults: list[str] = field(factory=list[str])
+    effect: bool = False
+    lost: bool = False
+    request_id: str = field(factory=lambda: uuid.uuid4().hex)
+    when: datetime = field(factory=lambda: datetime.now(UTC))
+    start: float = field(factory=time.perf_counter)
 
 
 @frozen(kw_only=True)
@@ -97,17 +117,21 @@ class ExampleData:
     campaigns: Mapping[str, str]
 
 
-def _at_least(minimum: float) -> Any:
+def at_least(minimum: float) -> Any:
+    """A validator of numbers."""
+
     def check(instance: object, attribute: Attribute[Any], value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"{attribute.name} must be a number, not {type(value).__name__}")
-        if not math.isfinite(value) or value < minimum:
+        if not minimum <= value < 2**63:
             raise ValueError(f"{attribute.name} must be at least {minimum:g}, not {value}")
 
     return check
 
 
-def _whole(minimum: int) -> Any:
+def whole(minimum: int) -> Any:
+    """A validator of whole numbers."""
+
     def check(instance: object, attribute: Attribute[Any], value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{attribute.name} must be a whole number, not {type(value).__name__}")
@@ -119,7 +143,7 @@ def _whole(minimum: int) -> Any:
 
 def _optional_whole(instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None:
-        _whole(0)(instance, attribute, value)
+        whole(0)(instance, attribute, value)
 
 
 def _edition(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -132,17 +156,17 @@ class Settings:
     """How the service behaves. The docstring of ``Sandbox`` says what each one means."""
 
     edition: int = field(default=3, validator=_edition)
-    page_size: int = field(default=100, validator=_whole(1))
-    rows_per_file: int = field(default=5_000, validator=_whole(1))
-    latency: float = field(default=0.0, validator=_at_least(0))
-    job_time: float = field(default=0.0, validator=_at_least(0))
-    queue_above: int = field(default=1_000, validator=_whole(0))
-    max_upload_bytes: int = field(default=2**30, validator=_whole(1))
-    access_token_lifetime: float = field(default=14 * 86_400.0, validator=_at_least(0))
-    refresh_token_lifetime: float = field(default=15 * 86_400.0, validator=_at_least(0))
+    page_size: int = field(default=100, validator=whole(1))
+    rows_per_file: int = field(default=5_000, validator=whole(1))
+    latency: float = field(default=0.0, validator=at_least(0))
+    job_time: float = field(default=0.0, validator=at_least(0))
+    queue_above: int = field(default=1_000, validator=whole(0))
+    max_upload_bytes: int = field(default=2**30, validator=whole(1))
+    access_token_lifetime: float = field(default=14 * 86_400.0, validator=at_least(0))
+    refresh_token_lifetime: float = field(default=15 * 86_400.0, validator=at_least(0))
     rotate_refresh_tokens: bool = True
     announce_expiry: bool = True
-    url_lifetime: float = field(default=3_600.0, validator=_at_least(0))
+    url_lifetime: float = field(default=3_600.0, validator=at_least(0))
     identifier_field: str = "external_id"
     publish_quota: int | None = field(default=None, validator=_optional_whole)
 
