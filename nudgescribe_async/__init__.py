@@ -54,10 +54,11 @@ from nudgescribe_async.errors import (
     RequestNotSentError,
     ResponseDecodeError,
     ServerError,
+    ServerOutcomeUnknownError,
     TransportError,
     UnprocessableEntityError,
 )
-from nudgescribe_async.options import CallOptions, RetryPolicy, Timeout
+from nudgescribe_async.options import CallOptions, Priority, RetryBudget, RetryPolicy, Timeout
 from nudgescribe_async.paging import PageIterator
 from nudgescribe_async.shapes import JSON
 from nudgescribe_async.transport import Headers, Request, Response, StreamBody, Transport
@@ -96,6 +97,7 @@ __all__ = [
     "PageIterator",
     "PayloadTooLargeError",
     "PermissionDeniedError",
+    "Priority",
     "ProfileField",
     "ProfileFieldType",
     "PublishReceipt",
@@ -109,10 +111,12 @@ __all__ = [
     "RerunRecord",
     "Response",
     "ResponseDecodeError",
+    "RetryBudget",
     "RetryPolicy",
     "RowError",
     "RunMessage",
     "ServerError",
+    "ServerOutcomeUnknownError",
     "StoredTokens",
     "StreamBody",
     "Timeout",

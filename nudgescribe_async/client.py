@@ -7,6 +7,8 @@ import ipaddress
 import math
 import os
 import warnings
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from nudgescribe_async.address import checked_base_url
@@ -20,17 +22,17 @@ from nudgescribe_async.endpoints.profile_fields import ProfileFieldsEndpoints
 from nudgescribe_async.endpoints.reruns import RerunsEndpoints
 from nudgescribe_async.errors import ClientClosedError, ConfigurationError
 from nudgescribe_async.events import Events
-from nudgescribe_async.options import RetryPolicy, Timeout
+from nudgescribe_async.options import Priority, RetryBudget, RetryPolicy, Timeout
 from nudgescribe_async.resources.auth import Auth
 from nudgescribe_async.resources.customers import Customers
 from nudgescribe_async.resources.messages import Messages
-from nudgescribe_async.session import Session
+from nudgescribe_async.session import MAX_ANSWER_BYTES, Session
 from nudgescribe_async.shapes import Secret
-from nudgescribe_async.throttle import Throttle
+from nudgescribe_async.throttle import Budget, Throttle
 from nudgescribe_async.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from typing import Self
 
     from nudgescribe_async.endpoints.models import Tokens
@@ -77,7 +79,10 @@ class Nudgescribe:
         token_store: where tokens are kept; in memory if left out. See ``FileTokenStore``.
         concurrency: the most requests in flight at once, over all calls and iterators.
         timeout: how long things may take.
-        retry: how often and how long apart calls are tried.
+        retry: how often and how long apart calls are tried. Left out: 4 attempts of a plain call, 10 of the
+            calls of an iterator, which then live through an outage of about a minute.
+        retry_budget: how many retries all calls together may make.
+        max_answer_bytes: a longer answer is not read to its end, and is a ``ResponseDecodeError``.
         api_code: goes into the header ``x-auth-context`` of the message and rerun operations (contract:
             reference).
         client_address: the IP address of the end client for the service's audit log, in the header
@@ -108,6 +113,8 @@ class Nudgescribe:
         concurrency: int = 64,
         timeout: Timeout | None = None,
         retry: RetryPolicy | None = None,
+        retry_budget: RetryBudget | None = None,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
         api_code: str | None = None,
         client_address: str | None = None,
         clock: Clock | None = None,
@@ -117,22 +124,30 @@ class Nudgescribe:
         owner = Credentials.of(credentials)
         _check("timeout", timeout, Timeout)
         _check("retry", retry, RetryPolicy)
+        _check("retry_budget", retry_budget, RetryBudget)
+        _check_bytes(max_answer_bytes)
         _check_methods("token_store", token_store, ("lock", "load", "save"))
         _check_methods("clock", clock, ("monotonic", "time", "sleep", "call_later"))
         clock = clock if clock is not None else SystemClock()
         base_url = checked_base_url(base_url)
         context_headers = _context_headers(api_code, client_address)
-        throttle = Throttle(concurrency)
-        self._transport = _transport(transport)
         self.events = Events()
+        throttle = Throttle(concurrency, clock=clock, events=self.events)
+        self._transport = _transport(transport)
+        self._clock = clock
         self._session = Session(
             base_url=base_url,
             transport=self._transport,
             throttle=throttle,
+            budget=Budget(retry_budget if retry_budget is not None else RetryBudget(), clock=clock),
             clock=clock,
             events=self.events,
             timeout=timeout if timeout is not None else Timeout(),
-            retry=retry if retry is not None else RetryPolicy(),
+            retry={
+                Priority.INTERACTIVE: retry if retry is not None else RetryPolicy(),
+                Priority.BULK: retry if retry is not None else RetryPolicy(attempts=10),
+            },
+            max_answer_bytes=max_answer_bytes,
             context_headers=context_headers,
             secrets=filter(None, (owner.api_key, owner.email, owner.password, api_code)),
         )
@@ -199,9 +214,9 @@ class Nudgescribe:
         end; those that have not ended by then are ended, and raise ``ClientClosedError``, which says whether
         they may have taken effect. Then renewals and the transport are closed.
 
-        May be called more than once, by several tasks, and before the first call. Cancelling it cuts the
-        grace short, and still closes. From another event loop than that of the calls it closes only if that one
-        is gone.
+        May be called more than once, by several tasks, and before the first call; the shortest grace counts.
+        Cancelling it cuts the grace short, and still closes: it returns when all is closed. From another event
+        loop than that of the calls it closes only if that one is gone.
 
         Args:
             grace: seconds; 0 or less ends them at once.
@@ -218,22 +233,37 @@ class Nudgescribe:
         self._closed = True
         if self._closing is None or self._closing.done() or self._closing.get_loop().is_closed():
             self._hurry = asyncio.Event()
-            self._closing = asyncio.create_task(self._close(grace), name="nudgescribe close")
+            self._closing = asyncio.create_task(self._close(self._hurry), name="nudgescribe close")
+        closing, hurry, timer = self._closing, self._hurry, None
+        if grace <= 0:
+            hurry.set()
+        elif grace < math.inf:
+            timer = self._clock.call_later(grace, hurry.set)
         try:
-            await asyncio.shield(self._closing)
+            await asyncio.shield(closing)
         except asyncio.CancelledError:
-            self._hurry.set()
-            await asyncio.wait([self._closing])
+            hurry.set()
+            while not closing.done():
+                with suppress(asyncio.CancelledError):  # once is enough
+                    await asyncio.wait([closing])
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
-    async def _close(self, grace: float) -> None:
+    async def _close(self, hurry: asyncio.Event) -> None:
+        """End the calls, then renewals, then connections.
+
+        An event loop that shuts down cancels every task, this one too. That is a reason to hurry, and none to
+        leave something open.
+        """
         try:
-            await self._session.aclose(grace, self._hurry)
+            await _to_the_end(partial(self._session.aclose, hurry), hurry)
         finally:
             try:
-                await self._tokens.aclose()
+                await _to_the_end(self._tokens.aclose, hurry)
             finally:
-                await self._transport.aclose()
+                await _to_the_end(self._transport.aclose, hurry)
 
     def __del__(self) -> None:
         # Only says so: closing needs an event loop, which may be gone or belong to somebody else.
@@ -243,9 +273,24 @@ class Nudgescribe:
             )
 
 
-def _check(name: str, value: object, kind: type[Timeout | RetryPolicy]) -> None:
+async def _to_the_end(step: Callable[[], Awaitable[None]], hurry: asyncio.Event) -> None:
+    """Take a step of closing, and take it again if it was cancelled."""
+    try:
+        await step()
+    except asyncio.CancelledError:
+        hurry.set()
+        await step()
+        raise
+
+
+def _check(name: str, value: object, kind: type[Timeout | RetryPolicy | RetryBudget]) -> None:
     if value is not None and not isinstance(value, kind):
         raise ConfigurationError(f"{name} must be a {kind.__name__}(...), not {type(value).__name__}.")
+
+
+def _check_bytes(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"max_answer_bytes must be a whole number above 0; got {value!r}.")
 
 
 def _check_methods(name: str, value: object, methods: Sequence[str]) -> None:

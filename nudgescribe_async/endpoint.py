@@ -68,7 +68,7 @@ class Kind(Enum):
     TIMESTAMP = "an aware datetime"
     TEXTS = "a list of texts"
     OBJECTS = "a list of mappings"
-    FILE = "a path, bytes, a binary file or a factory of a byte stream"
+    FILE = "a path, bytes, a binary file, or an iterator of bytes or a function that gives one"
 
 
 @frozen

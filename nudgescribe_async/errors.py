@@ -8,6 +8,7 @@
     ├── TransportError
     │   ├── RequestNotSentError         the server cannot have seen the request
     │   └── OutcomeUnknownError         sent, no usable answer: it may have taken effect
+    │       └── ServerOutcomeUnknownError   5xx after a call that must not happen twice
     ├── DeadlineExceededError           the time given to the call ran out
     ├── APIStatusError                  the service answered, and the answer is a refusal
     │   ├── BadRequestError 400         QuotaExceededError 402     ConflictError 409
@@ -58,6 +59,7 @@ __all__ = [
     "RequestNotSentError",
     "ResponseDecodeError",
     "ServerError",
+    "ServerOutcomeUnknownError",
     "TransportError",
     "UnprocessableEntityError",
     "status_error",
@@ -93,7 +95,16 @@ class NudgescribeError(Exception):
         operation: the operation of the contract, such as ``"customers.list"``.
         request_id: the id that the service gave to the (last) request.
         attempts: every request that was made for the call, oldest first.
+        not_repeated: why there was no further attempt, where the failure as such allowed one.
+        may_have_taken_effect: whether the call may have changed something at the service all the same. Never
+            true for a read.
+        look: the read that tells whether it did, such as ``"customer_groups.list"``.
+        advice: what to do next, as a sentence; empty where that depends on what you want.
     """
+
+    may_have_taken_effect: bool = False
+    look: str | None = None
+    advice: str = ""
 
     def __init__(
         self,
@@ -108,6 +119,7 @@ class NudgescribeError(Exception):
         self.operation = operation
         self.request_id = request_id
         self.attempts = tuple(attempts)
+        self.not_repeated: str | None = None
 
     def __str__(self) -> str:
         context: list[str] = []
@@ -117,7 +129,10 @@ class NudgescribeError(Exception):
             context.append(f"request id {self.request_id}")
         if len(self.attempts) > 1:
             context.append(f"{len(self.attempts)} attempts")
-        return f"{self.message} ({', '.join(context)})" if context else self.message
+        if self.not_repeated is not None:
+            context.append(f"not tried again: {self.not_repeated}")
+        text = f"{self.message} {self.advice}".rstrip()
+        return f"{text} ({', '.join(context)})" if context else text
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception's own __reduce__ would call the class with positional arguments only.
@@ -133,7 +148,7 @@ class ConfigurationError(NudgescribeError):
 
 
 class ClientClosedError(NudgescribeError):
-    """The client is closed, or was closed while the call waited. Build a new one."""
+    """The client is closed, or was closed while the call was under way. Build a new one."""
 
 
 class TransportError(NudgescribeError):
@@ -143,11 +158,13 @@ class TransportError(NudgescribeError):
 class RequestNotSentError(TransportError):
     """The server cannot have seen the request, so sending it again is always safe."""
 
+    advice = "Nothing has happened: try again later."
+
 
 class OutcomeUnknownError(TransportError):
-    """The request was sent, at least in part, and no usable answer came: it may have taken effect.
+    """The request was sent, at least in part, and nobody knows what became of it: it may have taken effect.
 
-    Look before you send a writing call again: the error's text names the read that tells.
+    Look before you send a writing call again: ``look`` names the read that tells.
     """
 
 
@@ -155,8 +172,10 @@ class DeadlineExceededError(NudgescribeError):
     """The time given to the call ran out.
 
     Attributes:
-        may_have_taken_effect: ``False`` if no attempt reached the server, ``True`` if one may have.
+        phase: what the call was doing, such as ``"waiting for a free slot"``.
     """
+
+    phase: str = ""
 
     def __init__(
         self,
@@ -209,60 +228,78 @@ class BadRequestError(APIStatusError):
     """400: an argument is wrong, or a prerequisite is not met."""
 
     meaning = "The service found the request wrong"
+    advice = "Check the arguments, and what has to be done before this."
 
 
 class QuotaExceededError(APIStatusError):
     """402: the account's quota is used up."""
 
     meaning = "The quota of the account is used up"
+    advice = "Ask for a larger quota."
 
 
 class MissingFieldsError(APIStatusError):
     """401 that survived a fresh token: a field is missing or names something that does not exist."""
 
     meaning = "The service misses a field, or does not know the workspace"
+    advice = "Check the ids: they must belong to this account."
 
 
 class PermissionDeniedError(APIStatusError):
     """403 that survived a fresh token: these credentials may not do this."""
 
     meaning = "These credentials may not do this"
+    advice = "Ask for the role that this needs, or check the ids."
 
 
 class NotFoundError(APIStatusError):
     """404: there is no such thing, or no such address; check the base URL."""
 
     meaning = "The service found nothing there"
+    advice = "Check base_url, and whether the service's edition has this operation."
 
 
 class ConflictError(APIStatusError):
     """409: the state of the thing does not allow this now."""
 
     meaning = "The state of the thing does not allow this"
+    advice = "Read the state of the thing, then decide."
 
 
 class PayloadTooLargeError(APIStatusError):
     """413: send less at once."""
 
     meaning = "The request is too large"
+    advice = "Send less at once."
 
 
 class UnprocessableEntityError(APIStatusError):
     """422: well formed, and still not acceptable."""
 
     meaning = "The service cannot work with the values given"
+    advice = "Check the values."
 
 
 class RateLimitedError(APIStatusError):
     """429: too many requests; ``retry_after`` says how long to wait, where the service does."""
 
     meaning = "Too many requests"
+    advice = "Wait, and have fewer calls in flight (concurrency=)."
 
 
 class ServerError(APIStatusError):
     """5xx: the service, or something in front of it, failed."""
 
     meaning = "The service failed"
+    advice = "Try later."
+
+
+class ServerOutcomeUnknownError(OutcomeUnknownError, ServerError):
+    """5xx (or 408) in answer to a call that must not happen twice: it may have taken effect before the failure.
+
+    Something in front of the service says 502 or 504 when the service took too long, and may have done its
+    work all the same. So this is an ``OutcomeUnknownError`` as well as a ``ServerError``.
+    """
 
 
 _BY_STATUS: Mapping[int, type[APIStatusError]] = {

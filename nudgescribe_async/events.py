@@ -1,6 +1,7 @@
 """What happened, as frozen values. Logging is one subscriber; progress and tracing are others.
 
-No event holds a secret, a body, or anything of a customer.
+``str()`` of an event is a sentence for a log. No event holds a secret, a body, or anything of a customer:
+of the headers of an answer, an allow-list is kept.
 """
 
 from __future__ import annotations
@@ -9,32 +10,48 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 __all__ = [
+    "CallGivenUp",
     "Event",
     "Events",
     "PageFetched",
     "RequestFinished",
     "RequestRetrying",
     "RequestStarted",
+    "RequestsPaused",
+    "RequestsResumed",
     "TokenRenewalFailed",
     "TokenRenewed",
     "log_event",
 ]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, str=False)
 class RequestStarted:
     """A request is about to be sent."""
 
     operation: str
     attempt: int
 
+    def __str__(self) -> str:
+        return f"{self.operation}: attempt {self.attempt} is sent"
 
-@frozen(kw_only=True)
+
+@frozen(kw_only=True, str=False)
 class RequestFinished:
-    """A request ended: with an answer (``status``) or without (``error``, the name of the error's class)."""
+    """A request ended: with an answer (``status``) or without (``error``, the name of the error's class).
+
+    Attributes:
+        operation: what was requested.
+        attempt: counts from 1 within the call.
+        seconds: from the start of the request to the end of its answer.
+        status: the HTTP status, if there was an answer.
+        error: the name of the error's class, if there was none.
+        request_id: what the service called the request.
+        headers: of an answer that is no success, the name and value of those on an allow-list.
+    """
 
     operation: str
     attempt: int
@@ -42,35 +59,97 @@ class RequestFinished:
     status: int | None = None
     error: str | None = None
     request_id: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        outcome = f"was answered with {self.status}" if self.status is not None else f"ended with {self.error}"
+        known_as = f", request id {self.request_id}" if self.request_id is not None else ""
+        headers = "".join(f", {name}: {value}" for name, value in self.headers)
+        return f"{self.operation}: attempt {self.attempt} {outcome} after {self.seconds:.3f} s{known_as}{headers}"
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, str=False)
 class RequestRetrying:
-    """A request will be sent again after ``after`` seconds."""
+    """A request will be sent again after ``after`` seconds; ``reason`` is what went wrong with attempt ``attempt``."""
 
     operation: str
     attempt: int
     after: float
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.operation}: attempt {self.attempt} failed, the next one is in {self.after:.2f} s: {self.reason}"
 
-@frozen(kw_only=True)
+
+@frozen(kw_only=True, str=False)
+class CallGivenUp:
+    """A call ended with an error that allowed another attempt; ``reason`` says why there was none."""
+
+    operation: str
+    attempts: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.operation}: given up after {self.attempts} attempt(s): {self.reason}"
+
+
+@frozen(kw_only=True, str=False)
+class RequestsPaused:
+    """The service said "too many": no call of the client is sent for ``seconds``.
+
+    Attributes:
+        operation: what was refused.
+        status: 429 or 503.
+        seconds: how long.
+        concurrency: how many may be in flight after that.
+    """
+
+    operation: str
+    status: int
+    seconds: float
+    concurrency: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.operation} was refused with {self.status}: nothing is sent for {self.seconds:.2f} s, then at most "
+            f"{self.concurrency} at once"
+        )
+
+
+@frozen(kw_only=True, str=False)
+class RequestsResumed:
+    """A pause is over: ``waiting`` calls wait for one of ``concurrency`` slots."""
+
+    concurrency: int
+    waiting: int
+
+    def __str__(self) -> str:
+        return f"The pause is over: {self.waiting} calls wait, at most {self.concurrency} go at once"
+
+
+@frozen(kw_only=True, str=False)
 class TokenRenewed:
     """There is a new access token: from a ``"login"``, a ``"refresh"``, or the token ``"store"``."""
 
     source: str
     expires_after: float
 
+    def __str__(self) -> str:
+        return f"There is a new access token from the {self.source}; it expires in {self.expires_after:,.0f} s"
 
-@frozen(kw_only=True)
+
+@frozen(kw_only=True, str=False)
 class TokenRenewalFailed:
     """One way to a new token failed. ``error`` says why, without the words of the service."""
 
     source: str
     error: str
 
+    def __str__(self) -> str:
+        return f"The {self.source} gave no token: {self.error}"
 
-@frozen(kw_only=True)
+
+@frozen(kw_only=True, str=False)
 class PageFetched:
     """A page of an iteration is here; ``total`` pages are expected."""
 
@@ -78,13 +157,29 @@ class PageFetched:
     page: int
     total: int
 
+    def __str__(self) -> str:
+        return f"{self.operation}: page {self.page} of {self.total}"
 
-Event: TypeAlias = RequestStarted | RequestFinished | RequestRetrying | TokenRenewed | TokenRenewalFailed | PageFetched
+
+Event: TypeAlias = (
+    RequestStarted
+    | RequestFinished
+    | RequestRetrying
+    | CallGivenUp
+    | RequestsPaused
+    | RequestsResumed
+    | TokenRenewed
+    | TokenRenewalFailed
+    | PageFetched
+)
 
 _LOGGERS = {
     RequestStarted: (logging.getLogger("nudgescribe_async.session"), logging.DEBUG),
     RequestFinished: (logging.getLogger("nudgescribe_async.session"), logging.DEBUG),
     RequestRetrying: (logging.getLogger("nudgescribe_async.retry"), logging.INFO),
+    CallGivenUp: (logging.getLogger("nudgescribe_async.retry"), logging.WARNING),
+    RequestsPaused: (logging.getLogger("nudgescribe_async.throttle"), logging.WARNING),
+    RequestsResumed: (logging.getLogger("nudgescribe_async.throttle"), logging.INFO),
     TokenRenewed: (logging.getLogger("nudgescribe_async.auth"), logging.INFO),
     TokenRenewalFailed: (logging.getLogger("nudgescribe_async.auth"), logging.WARNING),
     PageFetched: (logging.getLogger("nudgescribe_async.paging"), logging.DEBUG),
@@ -95,9 +190,14 @@ logging.getLogger("nudgescribe_async").addHandler(logging.NullHandler())
 
 
 def log_event(event: Event) -> None:
-    """The subscriber that every client has: the event as a line in the log of its part."""
+    """The subscriber that every client has: the event as a line in the log of its part.
+
+    The record has the event's class as ``event`` and its fields as ``nudgescribe``, for those who log JSON.
+    """
     logger, level = _LOGGERS[type(event)]
-    logger.log(level, "%s", event)
+    if logger.isEnabledFor(level):
+        details = {item.name: getattr(event, item.name) for item in fields(type(event))}
+        logger.log(level, "%s", event, extra={"event": type(event).__name__, "nudgescribe": details})
 
 
 @frozen

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, cast
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, evolve, field, frozen
 
 from nudgescribe_async.errors import ConfigurationError
 from nudgescribe_async.shapes import names_only
 
-__all__ = ["CallOptions", "RetryPolicy", "Timeout"]
+__all__ = ["CallOptions", "Priority", "RetryBudget", "RetryPolicy", "Timeout", "bulk"]
 
 
 def _seconds(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -41,7 +42,8 @@ class RetryPolicy:
     """How often and how long apart a call is tried. *Whether* it may be is the contract's business.
 
     The wait before attempt ``n`` is drawn evenly between 0 and ``min(longest, base * 2 ** (n - 2))``
-    seconds, unless the service said how long to wait.
+    seconds. If the service said how long to wait (``Retry-After``), that is obeyed instead, and up to a
+    tenth is added, so that those who were told the same moment do not all come at once.
 
     Attributes:
         attempts: the most requests of one call; 1 switches retries off.
@@ -56,12 +58,51 @@ class RetryPolicy:
     longest_retry_after: float = field(default=120.0, validator=_required_seconds)
 
 
+def _amount(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ConfigurationError(f"RetryBudget({attribute.name}=...) must be a number, 0 or above; got {value!r}.")
+
+
+@frozen(kw_only=True)
+class RetryBudget:
+    """How many retries all calls of a client together may make, so that an outage is not multiplied.
+
+    A retry takes one from the budget. Every call that succeeds puts ``share`` back, a call that succeeded
+    only after a retry puts two back (retrying works again), and time puts ``per_second`` back; never more
+    than ``reserve`` is saved up. Where it is empty, a plain call ends with the failure that it has, and
+    the calls of an iterator wait until there is some.
+
+    Retries that the service itself asked for (429, and 503 with ``Retry-After``) take nothing: the pause
+    that all calls make then is what keeps them few. The second attempt of a call whose token was refused
+    is no retry.
+
+    Attributes:
+        reserve: retries; what is there at first, and the most that is saved up.
+        share: retries for each call that succeeds.
+        per_second: retries for each second.
+    """
+
+    reserve: float = field(default=100.0, validator=_amount)
+    share: float = field(default=0.2, validator=_amount)
+    per_second: float = field(default=1.0, validator=_amount)
+
+
+class Priority(StrEnum):
+    """Who goes first when calls wait for a free slot."""
+
+    INTERACTIVE = "interactive"
+    """Somebody waits for the answer. Plain calls are this, unless ``CallOptions`` says otherwise."""
+
+    BULK = "bulk"
+    """Served after the interactive ones, apart from each eighth slot, so that it never stands still. Iterators are this."""
+
+
 @frozen(kw_only=True)
 class Timeout:
     """How long things may take, in seconds; ``None`` is no limit.
 
     Attributes:
-        total: a whole call: queueing, renewal of the token, attempts, waits, and reading the answer.
+        total: a whole call: queueing, pauses, renewal of the token, attempts, waits, and reading the answer.
             There is none by default, since it would end long uploads; retries and the two other
             limits end a call all the same.
         connect: getting a connection: a free place in the pool, the name, TCP and TLS together.
@@ -104,6 +145,13 @@ def _retry_policy(value: RetryPolicy | int | None) -> RetryPolicy | None:
     return RetryPolicy(attempts=value + 1)
 
 
+def _priority(value: Priority | str | None) -> Priority | None:
+    try:
+        return None if value is None else Priority(value)
+    except ValueError:
+        raise ConfigurationError(f"CallOptions(priority=...) must be 'interactive' or 'bulk'; got {value!r}.") from None
+
+
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -134,8 +182,22 @@ class CallOptions:
         retries: how often the call may be repeated after the first attempt (0: never), or a whole
             ``RetryPolicy``. What may not be repeated is not repeated, whatever this says.
         headers: sent in addition. Those that the session sets itself are refused.
+        priority: who goes first when calls wait for a free slot: ``"interactive"`` or ``"bulk"``.
     """
 
     timeout: float | None = field(default=None, validator=_seconds)
     retries: RetryPolicy | None = field(default=None, converter=_retry_policy)
     headers: Mapping[str, str] = field(factory=dict, converter=_own, validator=_headers, repr=names_only)
+    priority: Priority | None = field(default=None, converter=_priority)
+
+
+_BULK = CallOptions(priority=Priority.BULK)
+
+
+def bulk(options: CallOptions | None) -> CallOptions:
+    """The same options, with bulk priority unless they name one."""
+    if options is None:
+        return _BULK
+    if isinstance(cast("object", options), CallOptions) and options.priority is None:
+        return evolve(options, priority=Priority.BULK)
+    return options

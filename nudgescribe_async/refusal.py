@@ -109,7 +109,7 @@ def read_refusal(
         status: the HTTP status.
         headers: for ``Retry-After``, ``Date`` and ``Location``.
         body: as it came.
-        now: seconds since 1970, where the answer has no ``Date``.
+        now: seconds since 1970, for an answer without ``Date``.
         secrets: masked in all that is kept.
     """
     kind = status_error(status)
@@ -128,15 +128,9 @@ def read_refusal(
         said=said,
         code=_printable(mask(code, secrets)[:100]) if code is not None else None,
         body=text[:_BODY_LENGTH].encode(errors="replace").decode(),
-        retry_after=retry_after_seconds(headers.get("retry-after"), now=_date(headers, now)),
+        retry_after=retry_after_seconds(headers.get("retry-after"), sent=http_date(headers.get("date", "")), now=now),
         request_id=request_id(headers, secrets),
     )
-
-
-def _date(headers: Headers, now: float) -> float:
-    """When the answer was sent by the service's own clock, so that ours may be wrong."""
-    sent = http_date(headers.get("date", ""))
-    return now if sent is None else sent
 
 
 def _what_it_says(body: bytes, text: str) -> tuple[str, str | None]:

@@ -11,12 +11,16 @@ outcome unknown        again                  stop
 any other answer       stop                   stop
 =====================  =====================  ===========================
 
+Then come the body (can it be sent a second time?), the number of attempts, the time left, and the
+client's budget of retries; whatever says no is told in the error (``not_repeated``).
+
 The wait is drawn by ``backoff``'s generators (exponential, full jitter); nothing else of that
 library is used, since its decorators know neither effects nor deadlines.
 """
 
 from __future__ import annotations
 
+import math
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeAlias
@@ -37,11 +41,13 @@ __all__ = [
     "decide",
     "http_date",
     "in_brief",
+    "pause_after",
     "refused_before_work",
     "retry_after_seconds",
 ]
 
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+_BELIEVED = 120.0
 
 
 @frozen
@@ -50,6 +56,8 @@ class Retry:
 
     after: float
     reason: str
+    costs: bool
+    """Whether it takes one from the client's budget of retries."""
 
 
 @frozen
@@ -57,6 +65,8 @@ class Stop:
     """Do not send again."""
 
     why: str
+    final: bool = False
+    """Whether the failure as such rules it out, whatever the attempts, the time and the budget."""
 
 
 Decision: TypeAlias = Retry | Stop
@@ -70,6 +80,7 @@ def decide(
     policy: RetryPolicy,
     time_left: float | None = None,
     replayable: bool = True,
+    budget: float = math.inf,
 ) -> Decision:
     """What to do after a failure.
 
@@ -80,20 +91,41 @@ def decide(
         policy: how often and how long.
         time_left: seconds until the deadline of the call; ``None`` if there is none.
         replayable: whether the body can be sent again.
+        budget: how many retries the client has left; without end for a call that waits for its turn.
     """
     if not _may_repeat(retry_class, failure):
-        return Stop("it may have taken effect" if isinstance(failure, TransportError) else "the answer is final")
+        lost = isinstance(failure, TransportError)
+        return Stop("it may have taken effect" if lost else "the answer is final", final=True)
     if not replayable:
-        return Stop("the body cannot be sent again")
+        return Stop("the body cannot be sent a second time")
     if attempts >= policy.attempts:
-        return Stop(f"{attempts} attempts were made")
+        made = "1 attempt is" if attempts == 1 else f"{attempts} attempts are"
+        return Stop(f"{made} all that was asked for")
     wanted = failure.retry_after if isinstance(failure, APIStatusError) else None
     if wanted is not None and wanted > policy.longest_retry_after:
-        return Stop(f"the service asks to wait {wanted:.0f} s")
-    after = _wait(attempts, policy) if wanted is None else wanted
+        return Stop(
+            f"the service asks to wait {wanted:,.0f} s, longer than the {policy.longest_retry_after:g} s allowed"
+        )
+    after = _drawn(attempts, policy) if wanted is None else _spread(wanted)
     if time_left is not None and after >= time_left:
-        return Stop("the time left is shorter than the wait")
-    return Retry(after, in_brief(failure))
+        return Stop(f"the next attempt would be in {after:.1f} s, after the deadline")
+    costs = not (isinstance(failure, APIStatusError) and refused_before_work(failure))
+    if costs and budget < 1:
+        return Stop("the client's budget of retries is used up")
+    return Retry(after, in_brief(failure), costs)
+
+
+def pause_after(failure: NudgescribeError, *, attempts: int, policy: RetryPolicy) -> float | None:
+    """How long no call of the client should be sent after a failure, in seconds; ``None`` if they may go on.
+
+    What the service asks for, if it is no longer than the policy allows; after a 429 that does not say how
+    long, what the refused call itself would wait.
+    """
+    if not isinstance(failure, APIStatusError) or not refused_before_work(failure):
+        return None
+    if failure.retry_after is None:
+        return _drawn(attempts, policy)
+    return min(failure.retry_after, policy.longest_retry_after)
 
 
 def in_brief(error: NudgescribeError) -> str:
@@ -118,7 +150,12 @@ def _may_repeat(retry_class: RetryClass, failure: NudgescribeError) -> bool:
             return False
 
 
-def _wait(attempts: int, policy: RetryPolicy) -> float:
+def _spread(wanted: float) -> float:
+    """Never earlier than asked for, and not all at the same moment."""
+    return wanted + float(backoff.full_jitter(wanted / 10))
+
+
+def _drawn(attempts: int, policy: RetryPolicy) -> float:
     waits = backoff.expo(factor=policy.base, max_value=policy.longest)
     next(waits)  # the generator starts with an empty turn
     wait = policy.longest
@@ -127,16 +164,18 @@ def _wait(attempts: int, policy: RetryPolicy) -> float:
     return float(backoff.full_jitter(wait))
 
 
-def retry_after_seconds(value: str | None, *, now: float) -> float | None:
+def retry_after_seconds(value: str | None, *, sent: float | None, now: float) -> float | None:
     """The seconds that a ``Retry-After`` header asks for: a number, or a date.
 
     Args:
         value: the header; ``None`` if there is none.
-        now: seconds since 1970, to count from if it is a date; best taken from the same answer's
-            ``Date``, so that a clock that is off does no harm.
+        sent: when the answer was sent by the server's own clock (its ``Date``), in seconds since 1970: with
+            it, it does no harm if one of the clocks is off.
+        now: seconds since 1970 by our clock, for an answer without ``Date``. Two minutes are the most that
+            is believed then: more is more likely a clock that is off.
 
     Returns:
-        Seconds, 0 or more; ``None`` if there is no header, or one that cannot be read.
+        Seconds, 0 or more; ``None`` if there is no header, or one that cannot be read or believed.
     """
     if value is None:
         return None
@@ -144,7 +183,11 @@ def retry_after_seconds(value: str | None, *, now: float) -> float | None:
     if text.isascii() and text.replace(".", "", 1).isdigit():
         return float(text)
     moment = http_date(text)
-    return None if moment is None else max(0.0, moment - now)
+    if moment is None:
+        return None
+    if sent is not None:
+        return max(0.0, moment - sent)
+    return moment - now if 0 <= moment - now <= _BELIEVED else None
 
 
 def http_date(text: str) -> float | None:

@@ -1,8 +1,8 @@
 """The one funnel that every request goes through.
 
 A call is checked and encoded, waits for a token and for a free slot, is sent, and is read to its end;
-what went wrong is judged by ``retry``; what came back is decoded by ``codec``. One deadline spans all
-of it.
+what went wrong is judged by ``retry``; what came back is decoded by ``codec``. One deadline, on the
+client's clock, spans all of it. ``throttle`` has what all calls share.
 
 A call that is refused (401, 403) gets another token once, if ``auth`` thinks that helps, and is sent
 again once. What is refused again is final.
@@ -11,14 +11,16 @@ again once. What is refused again is final.
 from __future__ import annotations
 
 import asyncio
+import math
 import platform
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field, frozen
 
 from nudgescribe_async.address import checked_base_url
 from nudgescribe_async.auth import Replacement
+from nudgescribe_async.call import Call, tell
 from nudgescribe_async.codec import Codec, InvalidJSONError, dumps, loads
 from nudgescribe_async.endpoint import Bearer, Endpoint, Kind, RetryClass, checked
 from nudgescribe_async.errors import (
@@ -33,35 +35,50 @@ from nudgescribe_async.errors import (
     ResponseDecodeError,
     TransportError,
 )
-from nudgescribe_async.events import Events, RequestFinished, RequestRetrying, RequestStarted
+from nudgescribe_async.events import CallGivenUp, Events, RequestFinished, RequestRetrying, RequestStarted
 from nudgescribe_async.message_file import end_is_known, not_a_file
-from nudgescribe_async.options import CallOptions, RetryPolicy, Timeout
-from nudgescribe_async.refusal import read_refusal, request_id
-from nudgescribe_async.retry import Retry, decide, refused_before_work
+from nudgescribe_async.options import CallOptions, Priority, RetryPolicy, Timeout
+from nudgescribe_async.refusal import mask, read_refusal, request_id
+from nudgescribe_async.retry import Retry, decide, pause_after
 from nudgescribe_async.shapes import Secret, hidden
-from nudgescribe_async.transport import Headers, Request, Response, StreamBody, Transport
+from nudgescribe_async.transport import SHOWN_HEADERS, Headers, Request, Response, StreamBody, Transport
 from nudgescribe_async.transport.multipart import FileSource, file_body, multipart_body
 from nudgescribe_async.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from nudgescribe_async.auth import TokenManager
     from nudgescribe_async.clock import Clock
-    from nudgescribe_async.throttle import Throttle
+    from nudgescribe_async.throttle import Budget, Throttle
 
 __all__ = ["Answer", "Session"]
 
 T = TypeVar("T")
 
 USER_AGENT = f"nudgescribe_async/{__version__} Python/{platform.python_version()}"
-MAX_ANSWER_BYTES = 256 * 2**20
+MAX_ANSWER_BYTES = 64 * 2**20
 MAX_REFUSAL_BYTES = 64 * 2**10
 _DEFAULT = CallOptions()
 
 
-def _judges_tokens(status: int) -> bool:
-    return status < 500 and status not in (408, 429)
+def _expire(scope: asyncio.Timeout) -> None:
+    with suppress(RuntimeError):  # it has just ended
+        scope.reschedule(-math.inf)
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Return when one of them is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+def _in_trouble(status: int) -> bool:
+    return status >= 500 or status in (408, 429)
 
 
 @frozen(kw_only=True)
@@ -74,39 +91,6 @@ class Answer:
     request_id: str | None = None
     attempts: tuple[Attempt, ...] = ()
     token: str | None = field(default=None, repr=hidden)
-
-
-@define
-class _Call:
-    """What is known of a call under way."""
-
-    endpoint: Endpoint[Any]
-    request: Request
-    policy: RetryPolicy
-    started: float
-    deadline: float | None
-    attempts: list[Attempt] = field(factory=list[Attempt])
-    token: str | None = field(default=None, repr=hidden)
-    under_way: bool = False
-    """Whether a request is on its way."""
-    unsettled: bool = False
-    """Whether one was, and nobody knows what became of it."""
-
-    @property
-    def may_have_taken_effect(self) -> bool:
-        return (self.under_way or self.unsettled) and self.endpoint.retry is not RetryClass.SAFE
-
-    def ended(self, outcome: Answer | NudgescribeError) -> None:
-        """What is known after an attempt. What a server says that failed in its work proves nothing."""
-        self.under_way = False
-        match outcome:
-            case OutcomeUnknownError():
-                self.unsettled = True
-            case APIStatusError(status=status):
-                failed_at_work = (status == 408 or status >= 500) and not refused_before_work(outcome)
-                self.unsettled = self.unsettled or failed_at_work
-            case _:
-                pass
 
 
 class Session:
@@ -124,10 +108,12 @@ class Session:
         base_url: str,
         transport: Transport,
         throttle: Throttle,
+        budget: Budget,
         clock: Clock,
         events: Events,
         timeout: Timeout,
-        retry: RetryPolicy,
+        retry: Mapping[Priority, RetryPolicy],
+        max_answer_bytes: int,
         context_headers: Mapping[str, str],
         secrets: Iterable[str],
     ) -> None:
@@ -135,9 +121,11 @@ class Session:
         self.events = events
         self._transport = transport
         self._throttle = throttle
+        self._budget = budget
         self._clock = clock
         self._timeout = timeout
-        self._retry = retry
+        self._retry = dict(retry)
+        self._max_answer_bytes = max_answer_bytes
         self._context_headers = dict(context_headers)
         self._secrets = tuple(secrets)
         self._codec = Codec()
@@ -187,25 +175,62 @@ class Session:
         options = options if options is not None else _DEFAULT
         if not isinstance(options, CallOptions):
             raise TypeError(f"{endpoint.operation}: options must be CallOptions(...), not {type(options).__name__}.")
-        started = self._clock.monotonic()
-        total = options.timeout if options.timeout is not None else self._timeout.total
-        call = _Call(
+        priority = options.priority if options.priority is not None else Priority.INTERACTIVE
+        call = Call(
             endpoint,
             self._request(endpoint, values, options),
-            options.retries if options.retries is not None else self._retry,
-            started,
-            started + total if total is not None else None,
+            options.retries if options.retries is not None else self._retry[priority],
+            priority,
+            self._clock.monotonic(),
+            options.timeout if options.timeout is not None else self._timeout.total,
         )
-        scope = asyncio.timeout(total)
+        return await self._until(self._run(call, bearer), call.out_of_time, call.total, counts=not call.renews)
+
+    async def shared(self, work: Coroutine[Any, Any, T], operation: str) -> T:
+        """Await what several callers share, as a call of one of them: closing gives it time, then ends it."""
+        try:
+            self.admit(operation)
+        except BaseException:
+            work.close()
+            raise
+
+        def ended(*, closed: bool) -> NudgescribeError:
+            return ClientClosedError("The client was closed while the call waited for a token.", operation=operation)
+
+        return await self._until(work, ended, None)
+
+    async def _until(
+        self,
+        work: Coroutine[Any, Any, T],
+        out_of_time: Callable[..., NudgescribeError],
+        seconds: float | None,
+        *,
+        counts: bool = True,
+    ) -> T:
+        """Await a call until its time is up, or until closing ends it.
+
+        Args:
+            work: the call.
+            out_of_time: makes the error of a call that did not end by itself.
+            seconds: how long it may take.
+            counts: whether closing waits for it.
+        """
+        scope = asyncio.timeout(None)  # its clock is that of the event loop; ours decides when it is due
+        timer = None
         try:
             async with scope:
-                self._active.add(scope)
-                return await self._run(call, bearer)
+                if counts:
+                    self._active.add(scope)
+                if seconds is not None:
+                    timer = self._clock.call_later(seconds, lambda: _expire(scope))
+                return await work
         except TimeoutError:
             if not scope.expired():
                 raise
-            raise self._out_of_time(call, total) from None
+            raise out_of_time(closed=self._closed) from None
         finally:
+            if timer is not None:
+                timer.cancel()
             self._active.discard(scope)
             if not self._active:
                 self._idle.set()
@@ -227,8 +252,7 @@ class Session:
             if self._says_no(answer):
                 raise self._no(endpoint, answer) from None
             error.request_id, error.attempts = answer.request_id, answer.attempts
-            if endpoint.retry is not RetryClass.SAFE:
-                error.message += " The service answered with success, so the call has probably taken effect."
+            tell(error, endpoint, may_have_taken_effect=endpoint.retry is not RetryClass.SAFE)
             raise
         if getattr(result, "success", None) is False and not endpoint.partial:
             raise self._no(endpoint, answer)
@@ -270,22 +294,25 @@ class Session:
             self._active.clear()  # what ran in a loop that is gone will never end
         self._closed = True
 
-    async def aclose(self, grace: float, hurry: asyncio.Event) -> None:
-        """Give the calls under way ``grace`` seconds, or until ``hurry``; end the rest."""
-        if self._active and grace > 0:
+    async def aclose(self, hurry: asyncio.Event) -> None:
+        """Wait for the calls under way until ``hurry``; then end the rest.
+
+        Does not let itself be cancelled before no call is left: cancelling is another way of saying ``hurry``.
+        """
+        cancelled: asyncio.CancelledError | None = None
+        while self._active:
             self._idle.clear()
-            waits = [asyncio.ensure_future(self._idle.wait()), asyncio.ensure_future(hurry.wait())]
+            if hurry.is_set() or cancelled is not None:
+                for scope in tuple(self._active):
+                    _expire(scope)
             try:
-                await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for wait in waits:
-                    wait.cancel()
-        if self._active:
-            self._idle.clear()
-            for scope in tuple(self._active):
-                with suppress(RuntimeError):  # it has just ended
-                    scope.reschedule(asyncio.get_running_loop().time())
-            await self._idle.wait()
+                await _first(self._idle, *(() if hurry.is_set() else (hurry,)))
+            except asyncio.CancelledError as error:
+                cancelled = error
+        self._throttle.close()
+        self._budget.close()
+        if cancelled is not None:
+            raise cancelled
 
     # --- one call ----------------------------------------------------------------------------------
 
@@ -325,73 +352,107 @@ class Session:
             read_timeout=self._timeout.read,
         )
 
-    async def _run(self, call: _Call, bearer: str | None) -> Answer:
+    async def _run(self, call: Call, bearer: str | None) -> Answer:
+        call.token = bearer
         replaced: int | None = None
         while True:
-            if call.endpoint.bearer is Bearer.ACCESS:
-                call.token = await self._had(call, self.tokens.token())
-            else:
-                call.token = bearer
+            if not call.renews:
+                call.phase = "waiting for a token"
+                try:
+                    call.token = await self.tokens.token()
+                except (TransportError, DeadlineExceededError, APIStatusError) as error:
+                    await self._wait_without_token(call, error)
+                    continue
             outcome = await self._attempt(call)
             status = outcome.status if isinstance(outcome, Answer | APIStatusError) else None
             # The service in trouble says nothing of the token.
-            if replaced is not None and call.token is not None and status is not None and _judges_tokens(status):
+            if replaced is not None and call.token is not None and status is not None and not _in_trouble(status):
                 self.tokens.settle(call.token, replaced, call.endpoint.operation, helped=status != replaced)
             if isinstance(outcome, Answer):
                 return outcome
-            if await self._replaced(call, status, already=replaced is not None):
+            try:
+                renewed = await self._replaced(call, status, already=replaced is not None)
+            except (TransportError, DeadlineExceededError, APIStatusError) as error:
+                await self._wait_without_token(call, error)
+                continue
+            if renewed:
                 replaced = status
             else:
                 await self._wait_or_raise(call, outcome)
 
-    async def _replaced(self, call: _Call, status: int | None, *, already: bool) -> bool:
+    async def _replaced(self, call: Call, status: int | None, *, already: bool) -> bool:
         """Whether the call, refused as it was, is worth sending again with another token."""
-        if already or call.token is None or status not in (401, 403) or call.endpoint.bearer is not Bearer.ACCESS:
+        if already or call.token is None or status not in (401, 403) or call.renews:
             return False
-        replacement = await self._had(call, self.tokens.replace(call.token, status, call.endpoint.operation))
+        call.phase = "waiting for another token"
+        replacement = await self.tokens.replace(call.token, status, call.endpoint.operation)
         # If the body is used up, the other token is for the next call.
         return replacement is not Replacement.KEPT and call.request.replayable
 
-    async def _had(self, call: _Call, tokens: Awaitable[T]) -> T:
-        """What the token manager gives. Whatever became of *its* request, the call was not sent."""
-        try:
-            return await tokens
-        except (TransportError, DeadlineExceededError) as error:
-            why = error.message.partition(". ")[0].rstrip(".")  # the rest is about the login's own request
-            unsent = RequestNotSentError(f"No token could be had, so nothing was sent: {why}.")
-            raise self._final(call, unsent) from error
+    async def _wait_without_token(self, call: Call, error: NudgescribeError) -> None:
+        """What follows where no token could be had: the login has been repeated already, so only bulk waits longer.
 
-    async def _wait_or_raise(self, call: _Call, failure: NudgescribeError) -> None:
-        now = self._clock.monotonic()
+        Whatever became of the login's request, the call itself was not sent.
+        """
+        patient = call.priority is Priority.BULK and call.request.replayable
+        if isinstance(error, APIStatusError) and not (patient and _in_trouble(error.status)):
+            raise error
+        why = error.message.partition(". ")[0].rstrip(".")  # the rest is about the login's own request
+        unsent = RequestNotSentError(f"No token could be had, so nothing was sent: {why}.")
+        if not patient:
+            raise call.final(unsent) from error
+        call.without_token += 1
+        try:
+            await self._wait_or_raise(call, unsent)
+        except NudgescribeError as failure:
+            raise failure from error
+
+    async def _wait_or_raise(self, call: Call, failure: NudgescribeError) -> None:
+        deadline = call.deadline
+        waits_its_turn = call.priority is Priority.BULK and self._budget.refills
         decision = decide(
             call.endpoint.retry,
             failure,
-            attempts=len(call.attempts),
+            attempts=len(call.attempts) + call.without_token,
             policy=call.policy,
-            time_left=call.deadline - now if call.deadline is not None else None,
+            time_left=deadline - self._clock.monotonic() if deadline is not None else None,
             replayable=call.request.replayable,
+            budget=math.inf if waits_its_turn else self._budget.left,
         )
+        operation, number = call.endpoint.operation, len(call.attempts)
         if not isinstance(decision, Retry):
-            raise self._final(call, failure)
+            if decision.final:
+                raise call.final(failure)
+            self.events.emit(CallGivenUp(operation=operation, attempts=number, reason=decision.why))
+            raise call.final(failure, not_repeated=decision.why)
+        call.repeated = call.repeated or decision.costs
+        if decision.costs and not waits_its_turn:
+            self._budget.take()
         self.events.emit(
-            RequestRetrying(
-                operation=call.endpoint.operation,
-                attempt=len(call.attempts),
-                after=decision.after,
-                reason=decision.reason,
-            )
+            RequestRetrying(operation=operation, attempt=number, after=decision.after, reason=decision.reason)
         )
+        call.phase = f"waiting for its next attempt, since {decision.reason[:1].lower()}{decision.reason[1:]}"
         await self._clock.sleep(decision.after)
+        if decision.costs and waits_its_turn:
+            call.phase = "waiting for the client's budget of retries"
+            await self._budget.turn()
 
-    async def _attempt(self, call: _Call) -> Answer | NudgescribeError:
+    async def _attempt(self, call: Call) -> Answer | NudgescribeError:
         """One request: its answer, or what went wrong."""
-        if call.token is None or call.endpoint.bearer is not Bearer.ACCESS:
-            return await self._send(call)
-        async with self._throttle.slot():
-            call.token = self.tokens.newest(call.token)  # waiting for the slot may have taken long
-            return await self._send(call)
+        if call.renews:
+            call.phase = "waiting for the end of a pause"
+            await self._throttle.gate()
+            return await self._send(call, None)
+        call.phase = "waiting for the end of a pause" if self._throttle.paused else "waiting for a free slot"
+        era = await self._throttle.acquire(call.priority)
+        try:
+            if call.token is not None:
+                call.token = self.tokens.newest(call.token)  # waiting for the slot may have taken long
+            return await self._send(call, era)
+        finally:
+            self._throttle.release()
 
-    async def _send(self, call: _Call) -> Answer | NudgescribeError:
+    async def _send(self, call: Call, era: int | None) -> Answer | NudgescribeError:
         request = call.request
         if call.token is not None:
             bearer = Secret(f"Bearer {call.token}")
@@ -401,20 +462,21 @@ class Session:
         outcome: Answer | NudgescribeError
         self.events.emit(RequestStarted(operation=operation, attempt=number))
         call.under_way = True
+        call.phase = "waiting for the answer"
         try:
             outcome = await self._answer(call, await self._transport.send(request))
-        except TransportError as error:
+        except (TransportError, ResponseDecodeError) as error:
             outcome = error
         except NudgescribeError as error:
             call.under_way = False
-            raise self._final(call, error) from error.__cause__
+            raise call.final(error) from error.__cause__
         call.ended(outcome)
         attempt = Attempt(
             number=number,
             after=started - call.started,
             seconds=self._clock.monotonic() - started,
             status=outcome.status if isinstance(outcome, Answer | APIStatusError) else None,
-            error=type(outcome).__name__ if isinstance(outcome, TransportError) else None,
+            error=None if isinstance(outcome, Answer | APIStatusError) else type(outcome).__name__,
             request_id=outcome.request_id,
         )
         call.attempts.append(attempt)
@@ -426,23 +488,31 @@ class Session:
                 status=attempt.status,
                 error=attempt.error,
                 request_id=attempt.request_id,
+                headers=call.refusal_headers if isinstance(outcome, APIStatusError) else (),
             )
         )
         if isinstance(outcome, Answer):
+            self._throttle.succeeded()
+            self._budget.succeeded(repeated=call.repeated)
             return evolve(outcome, attempts=tuple(call.attempts))
+        pause = pause_after(outcome, attempts=number, policy=call.policy)
+        if pause is not None and attempt.status is not None:
+            self._throttle.refused(pause, era=era, operation=operation, status=attempt.status)
         return outcome
 
-    async def _answer(self, call: _Call, response: Response) -> Answer | APIStatusError:
+    async def _answer(self, call: Call, response: Response) -> Answer | APIStatusError:
         async with response:
             if not 200 <= response.status <= 299:
                 start = await response.read_start(MAX_REFUSAL_BYTES)
+                call.refusal_headers = self._shown(response.headers, call.token)
                 return self._refusal(call.endpoint, response.status, response.headers, start, call.token)
             if call.endpoint.answer is str and not end_is_known(response.headers):
                 raise OutcomeUnknownError("The answer may have been cut off, since nothing tells where it ends.")
+            call.phase = "reading the answer"
             return Answer(
                 status=response.status,
                 headers=response.headers,
-                body=await response.read(limit=MAX_ANSWER_BYTES),
+                body=await response.read(limit=self._max_answer_bytes),
                 request_id=request_id(response.headers, self._all_secrets(call.token)),
                 token=call.token,
             )
@@ -455,37 +525,13 @@ class Session:
             error.body = ""  # it may hold tokens that nobody has seen before, and so nobody can mask
         return error
 
-    def _final(self, call: _Call, failure: NudgescribeError) -> NudgescribeError:
-        if isinstance(failure, RequestNotSentError) and call.may_have_taken_effect:
-            # This time; an earlier one may have got through.
-            failure = OutcomeUnknownError(
-                f"An earlier attempt was sent, and its outcome is not known. {failure.message}"
-            )
-        failure.operation = call.endpoint.operation
-        failure.attempts = tuple(call.attempts)
-        if isinstance(failure, ClientClosedError | ConfigurationError) and call.may_have_taken_effect:
-            failure.message += " An earlier attempt was sent, and may have taken effect."
-        if isinstance(failure, OutcomeUnknownError) and call.endpoint.retry is not RetryClass.SAFE:
-            look = f"look with {call.endpoint.look}" if call.endpoint.look is not None else "look"
-            failure.message += f" The call may have taken effect: {look} before you send it again."
-        return failure
-
-    def _out_of_time(self, call: _Call, total: float | None) -> NudgescribeError:
-        known = "It has not taken effect."
-        if call.may_have_taken_effect:
-            look = f": look with {call.endpoint.look} before you send it again" if call.endpoint.look else ""
-            known = f"It may have taken effect{look}."
-        if self._closed:
-            return ClientClosedError(
-                f"The client was closed while the call was under way. {known}",
-                operation=call.endpoint.operation,
-                attempts=call.attempts,
-            )
-        return DeadlineExceededError(
-            f"The call did not end within {total} s. {known}",
-            may_have_taken_effect=call.may_have_taken_effect,
-            operation=call.endpoint.operation,
-            attempts=call.attempts,
+    def _shown(self, headers: Headers, token: str | None) -> tuple[tuple[str, str], ...]:
+        """What may be told of the headers of a refusal."""
+        secrets = self._all_secrets(token)
+        return tuple(
+            (name.lower(), mask(value, secrets)[:200])
+            for name, value in headers.items()
+            if name.lower() in SHOWN_HEADERS
         )
 
     def _all_secrets(self, token: str | None) -> tuple[str, ...]:

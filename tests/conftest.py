@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from helpers import VirtualClock
 
 from nudgescribe_async.sandbox import Sandbox
+from nudgescribe_async.testing import VirtualClock
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,8 @@
-"""A clock that nobody has to wait for, and a service that a test scripts."""
+"""A service that a test scripts, a real server, and what else several tests need."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Self
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from nudgescribe_async import Credentials, Nudgescribe, Request, Response, RetryPolicy
-from nudgescribe_async.transport import BytesStream
+from nudgescribe_async.testing import answer
 
 if TYPE_CHECKING:
     from nudgescribe_async.events import Event
@@ -25,36 +24,6 @@ DAY = 86_400.0
 ONCE = RetryPolicy(attempts=1)
 
 Handler = Callable[[Request], Response | Awaitable[Response]]
-
-
-class VirtualClock:
-    """Stands still until it is told otherwise. Whoever sleeps, moves it."""
-
-    def __init__(self, now: float = START) -> None:
-        self.now = now
-        self.wrong_by = 0.0
-        self.slept: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now + self.wrong_by
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-        await asyncio.sleep(0)
-
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(seconds, callback)
-
-
-def answer(status: int, body: object = None, **headers: str) -> Response:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    plain = {"content-type": "application/json", "content-length": str(len(data))}
-    return Response(status=status, headers=plain | named, stream=BytesStream(data))
 
 
 class Service:

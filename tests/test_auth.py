@@ -10,20 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers import (
-    DAY,
-    ONCE,
-    START,
-    Service,
-    VirtualClock,
-    answer,
-    bearer,
-    client,
-    hanging,
-    raising,
-    settle,
-    watch,
-)
+from helpers import DAY, ONCE, START, Service, bearer, client, hanging, raising, settle, watch
 
 from nudgescribe_async import (
     AuthenticationError,
@@ -46,6 +33,7 @@ from nudgescribe_async import (
 )
 from nudgescribe_async.events import TokenRenewalFailed, TokenRenewed
 from nudgescribe_async.sandbox import Sandbox
+from nudgescribe_async.testing import VirtualClock, answer
 
 # --- against the sandbox ---------------------------------------------------------------------------
 
@@ -409,11 +397,11 @@ async def test_a_service_in_trouble_at_login_is_named_and_asked_again_by_the_nex
     [
         (answer(200, {"success": False, "message": "no such user"}), "no such user"),
         (answer(200, {"tokens": []}), "holds no token that can be read"),
-        (answer(200, b"<html>hello"), "holds no token that can be read"),
+        (answer(body=b"<html>hello", headers={"Content-Type": "text/html"}), "holds no token that can be read"),
         (answer(200, {"access_token": "two words"}), "no header can hold"),
         (answer(200, {"access_token": ""}), "no header can hold"),
         (answer(200, {"access_token": "line\nbreak"}), "no header can hold"),
-        (answer(302, {}, location="https://evil.example/"), "Check base_url"),
+        (answer(302, {}, headers={"Location": "https://evil.example/"}), "Check base_url"),
         (answer(404, {}), "Check base_url"),
         (answer(400, {"message": "who"}), "Check the API key"),
     ],
@@ -433,7 +421,7 @@ async def test_a_refresh_that_fails_in_any_way_is_settled_by_a_login(clock: Virt
         answer(500, {}),
         answer(200, {"odd": 1}),
         answer(200, {"access_token": "bad token"}),
-        answer(302, {}, location="https://evil.example/"),
+        answer(302, {}, headers={"Location": "https://evil.example/"}),
     ]
     service = Service()
     async with client(service, clock=clock) as ns:
@@ -737,9 +725,9 @@ async def test_closing_ends_a_hanging_login_and_who_waits_for_it_by_hand() -> No
     by_hand = asyncio.create_task(ns.auth.authenticate())
     await started.wait()
     await ns.aclose(grace=0)
-    with pytest.raises(ClientClosedError, match="has not taken effect"):
+    with pytest.raises(ClientClosedError, match="closed while the call was waiting for a token"):
         await call
-    with pytest.raises(ClientClosedError):
+    with pytest.raises(ClientClosedError, match="closed while the call waited for a token"):
         await by_hand
 
 

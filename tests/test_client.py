@@ -13,7 +13,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from helpers import CREDENTIALS, Service, VirtualClock, answer, client, hanging, settle
+from helpers import CREDENTIALS, Service, client, hanging, settle
 
 import nudgescribe_async
 from nudgescribe_async import (
@@ -29,6 +29,7 @@ from nudgescribe_async import (
 )
 from nudgescribe_async.clock import SystemClock
 from nudgescribe_async.sandbox import Sandbox
+from nudgescribe_async.testing import VirtualClock, answer
 
 # --- arguments -------------------------------------------------------------------------------------
 
@@ -215,9 +216,14 @@ async def test_what_does_not_end_is_cut_and_says_whether_it_may_have_taken_effec
     with pytest.raises(ClientClosedError, match=r"may have taken effect: look with customer_groups\.list") as caught:
         await create
     assert caught.value.operation == "customer_groups.create"
-    for call in (read, queued):
-        with pytest.raises(ClientClosedError, match="has not taken effect"):
-            await call
+    assert caught.value.may_have_taken_effect
+    assert caught.value.look == "customer_groups.list"
+    with pytest.raises(ClientClosedError, match=r"closed while the call was waiting for the answer\. \(") as caught:
+        await read
+    assert not caught.value.may_have_taken_effect
+    with pytest.raises(ClientClosedError, match=r"waiting for a free slot\. It has not taken effect") as caught:
+        await queued
+    assert not caught.value.may_have_taken_effect
     assert service.closed == 1
 
 

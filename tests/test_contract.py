@@ -153,9 +153,9 @@ def test_every_reference_leads_somewhere() -> None:
                 found = found[step]
 
 
-def test_the_look_of_an_unsafe_operation_is_another_operation_or_its_iterator() -> None:
+def test_the_look_of_an_operation_that_changes_something_is_another_operation_or_its_iterator() -> None:
     for value in ENDPOINTS.values():
-        assert (value.look is not None) == (value.retry == "unsafe"), value.operation
+        assert (value.look is not None) == (value.retry != "safe"), value.operation
         if value.look is not None:
             assert value.look in {*OPERATIONS, "customers.iter"}
 
@@ -227,7 +227,7 @@ def test_an_edit_of_the_retry_class_reaches_the_endpoint_and_its_docstring(copy:
     assert "retry=RetryClass.IDEMPOTENT" in before[path].split('operation="customers.update"')[1].split(")")[0]
     _edit(
         copy,
-        "x-retry: idempotent\n      deprecated: true\n",
+        "x-retry: idempotent\n      x-look: customers.iter\n      deprecated: true\n",
         "x-retry: safe\n      deprecated: true\n",
     )
     code = generate(copy)[path]
@@ -281,6 +281,8 @@ def test_the_json_is_written_for_people_too() -> None:
             "x-evidence: certain\n      x-effect: read",
             "is 'certain'; it must be",
         ),
+        ("      x-look: campaigns.list\n", "", "x-look must name the read that tells"),
+        ("x-look: campaigns.list", "x-look: [campaigns]", "x-look must name the read that tells"),
         ("x-retry: unsafe", "x-retry: perhaps", "is 'perhaps'; it must be one of 'safe', 'idempotent', 'unsafe'"),
         ("x-unwrap: [pages, total_pages]", "x-unwrap: pages", "must be a list of names"),
         ("x-unwrap: [pages, total_pages]", "x-unwrap: [page_count]", "'page_count', which no alternative has"),

@@ -37,7 +37,7 @@ from nudgescribe_async.errors import (
 
 def _all(base: type[NudgescribeError] = NudgescribeError) -> list[type[NudgescribeError]]:
     below = [found for child in base.__subclasses__() for found in _all(child)]
-    return [base, *(item for item in below if item.__module__ == errors.__name__)]
+    return list(dict.fromkeys([base, *(item for item in below if item.__module__ == errors.__name__)]))
 
 
 CLASSES = _all()
@@ -105,7 +105,23 @@ def test_a_deep_copy_shares_nothing_that_can_change() -> None:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_the_text_names_operation_request_and_attempts(kind: type[NudgescribeError]) -> None:
-    assert str(example(kind)) == "It failed. (operation customers.list, request id r-1, 2 attempts)"
+    advice = f" {kind.advice}" if kind.advice else ""
+    assert str(example(kind)) == f"It failed.{advice} (operation customers.list, request id r-1, 2 attempts)"
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_text_says_why_it_was_not_tried_again_and_what_to_do(kind: type[NudgescribeError]) -> None:
+    error = example(kind)
+    error.not_repeated, error.advice = "2 attempts are all that was asked for", "Look with customers.list."
+    assert str(error) == (
+        "It failed. Look with customers.list. (operation customers.list, request id r-1, 2 attempts, "
+        "not tried again: 2 attempts are all that was asked for)"
+    )
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_advice_is_a_sentence(kind: type[NudgescribeError]) -> None:
+    assert re.fullmatch(r"|[A-Z].*\.", kind.advice)
 
 
 def test_the_text_names_only_what_is_known() -> None:
@@ -177,7 +193,7 @@ def test_a_status_beyond_the_errors_has_the_base_class(status: int) -> None:
 
 
 def test_every_class_of_a_status_says_what_it_means() -> None:
-    meanings = [kind.meaning for kind in CLASSES if issubclass(kind, APIStatusError)]
+    meanings = [kind.meaning for kind in CLASSES if issubclass(kind, APIStatusError) and "meaning" in vars(kind)]
     assert len(set(meanings)) == len(meanings)
 
 

@@ -8,11 +8,14 @@ import attrs
 import pytest
 
 from nudgescribe_async.events import (
+    CallGivenUp,
     Event,
     Events,
     PageFetched,
     RequestFinished,
     RequestRetrying,
+    RequestsPaused,
+    RequestsResumed,
     RequestStarted,
     TokenRenewalFailed,
     TokenRenewed,
@@ -23,6 +26,13 @@ STARTED = RequestStarted(operation="customers.list", attempt=1)
 EXAMPLES: list[tuple[Event, str, int]] = [
     (STARTED, "nudgescribe_async.session", logging.DEBUG),
     (RequestFinished(operation="a.b", attempt=1, seconds=0.5, status=200), "nudgescribe_async.session", logging.DEBUG),
+    (CallGivenUp(operation="a.b", attempts=4, reason="no"), "nudgescribe_async.retry", logging.WARNING),
+    (
+        RequestsPaused(operation="a.b", status=429, seconds=1.0, concurrency=4),
+        "nudgescribe_async.throttle",
+        logging.WARNING,
+    ),
+    (RequestsResumed(concurrency=4, waiting=9), "nudgescribe_async.throttle", logging.INFO),
     (RequestRetrying(operation="a.b", attempt=1, after=0.5, reason="no"), "nudgescribe_async.retry", logging.INFO),
     (TokenRenewed(source="login", expires_after=60.0), "nudgescribe_async.auth", logging.INFO),
     (TokenRenewalFailed(source="refresh", error="no"), "nudgescribe_async.auth", logging.WARNING),
@@ -37,6 +47,47 @@ def test_an_event_is_one_line_in_the_log_of_its_part(
     caplog.set_level(logging.DEBUG, "nudgescribe_async")
     Events().emit(event)
     assert caplog.record_tuples == [(logger, level, str(event))]
+    assert vars(caplog.records[0])["event"] == type(event).__name__
+    assert vars(caplog.records[0])["nudgescribe"] == attrs.asdict(event)
+
+
+@pytest.mark.parametrize(
+    ("event", "sentence"),
+    [
+        (STARTED, "customers.list: attempt 1 is sent"),
+        (
+            RequestFinished(operation="a.b", attempt=2, seconds=0.5, status=200, request_id="r-1"),
+            "a.b: attempt 2 was answered with 200 after 0.500 s, request id r-1",
+        ),
+        (
+            RequestFinished(operation="a.b", attempt=1, seconds=0.25, status=429, headers=(("retry-after", "1"),)),
+            "a.b: attempt 1 was answered with 429 after 0.250 s, retry-after: 1",
+        ),
+        (
+            RequestFinished(operation="a.b", attempt=1, seconds=60.0, error="OutcomeUnknownError"),
+            "a.b: attempt 1 ended with OutcomeUnknownError after 60.000 s",
+        ),
+        (
+            RequestRetrying(operation="a.b", attempt=1, after=0.5, reason="The service failed (HTTP 503)"),
+            "a.b: attempt 1 failed, the next one is in 0.50 s: The service failed (HTTP 503)",
+        ),
+        (CallGivenUp(operation="a.b", attempts=4, reason="enough"), "a.b: given up after 4 attempt(s): enough"),
+        (
+            RequestsPaused(operation="a.b", status=429, seconds=1.0, concurrency=4),
+            "a.b was refused with 429: nothing is sent for 1.00 s, then at most 4 at once",
+        ),
+        (RequestsResumed(concurrency=4, waiting=9), "The pause is over: 9 calls wait, at most 4 go at once"),
+        (
+            TokenRenewed(source="login", expires_after=3600.0),
+            "There is a new access token from the login; it expires in 3,600 s",
+        ),
+        (TokenRenewalFailed(source="refresh", error="no"), "The refresh gave no token: no"),
+        (PageFetched(operation="a.b", page=1, total=2), "a.b: page 1 of 2"),
+    ],
+    ids=lambda item: type(item).__name__,
+)
+def test_a_line_of_the_log_is_a_sentence(event: Event, sentence: str) -> None:
+    assert str(event) == sentence
 
 
 def test_every_kind_of_event_has_its_logger() -> None:
@@ -46,7 +97,7 @@ def test_every_kind_of_event_has_its_logger() -> None:
 @pytest.mark.parametrize(("event", "logger", "level"), EXAMPLES, ids=lambda item: type(item).__name__)
 def test_an_event_cannot_be_changed_and_has_no_room_for_a_secret(event: Event, logger: str, level: int) -> None:
     names = {attribute.name for attribute in attrs.fields(type(event))}
-    assert names <= {"operation", "attempt", "seconds", "status", "error", "request_id", "after", "reason", "source", "expires_after", "page", "total"}  # fmt: skip
+    assert names <= {"operation", "attempt", "seconds", "status", "error", "request_id", "after", "reason", "source", "expires_after", "page", "total", "attempts", "concurrency", "waiting", "headers"}  # fmt: skip
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(event, min(names), 1)
 

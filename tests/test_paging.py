@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from attrs import evolve
-from helpers import ONCE, Server, Service, answer, client, settle, watch
+from helpers import ONCE, Server, Service, client, settle, watch
 
 from nudgescribe_async import (
     AuthenticationError,
@@ -34,6 +34,7 @@ from nudgescribe_async import (
 from nudgescribe_async.events import PageFetched
 from nudgescribe_async.message_file import read_rows
 from nudgescribe_async.sandbox import Sandbox
+from nudgescribe_async.testing import answer
 from nudgescribe_async.transport.aiohttp import AiohttpTransport
 
 
@@ -343,7 +344,7 @@ async def test_closing_the_client_ends_an_iteration() -> None:
     first = asyncio.ensure_future(anext(stream))
     await started.wait()
     await ns.aclose(grace=0)
-    with pytest.raises(ClientClosedError, match="has not taken effect"):
+    with pytest.raises(ClientClosedError, match="closed while the call was waiting for the answer"):
         await first
 
 
@@ -419,7 +420,7 @@ async def test_a_cell_may_be_longer_than_the_csv_module_allows_by_default() -> N
 async def test_another_success_than_200_is_no_file(status: int) -> None:
     service = Service()
     service.on_call = lambda r: (
-        answer(200, {"pages": 1}) if r.url.endswith("pages") else answer(status, b"a,b\n1,2\n", content_type="text/csv")
+        answer(200, {"pages": 1}) if r.url.endswith("pages") else answer(status, body=b"a,b\n1,2\n")
     )
     async with client(service) as ns:
         with pytest.raises(PageError, match=f"status {status}, not CSV"):
@@ -465,7 +466,7 @@ async def test_a_broken_file_names_the_request(sandbox: Sandbox) -> None:
     service.on_call = lambda r: (
         answer(200, {"pages": 1})
         if r.url.endswith("pages")
-        else answer(200, b"a,b\n1\n", content_type="text/csv", x_request_id="req-1")
+        else answer(body=b"a,b\n1\n", headers={"X-Request-Id": "req-1"})
     )
     async with client(service) as ns:
         with pytest.raises(PageError, match="request id req-1") as caught:

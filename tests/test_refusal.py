@@ -290,8 +290,8 @@ DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
         ({"retry-after": DATE, "date": "Wed, 21 Oct 2015 07:27:30 -0000"}, 30.0),
         ({"retry-after": DATE, "date": DATE}, 0.0),
         ({"retry-after": DATE, "date": "Wed, 21 Oct 2015 08:00:00 GMT"}, 0.0),
-        ({"retry-after": DATE, "date": "yesterday"}, 1_445_412_480.0 - 1_000.0),
-        ({"retry-after": DATE}, 1_445_412_480.0 - 1_000.0),
+        ({"retry-after": DATE, "date": "yesterday"}, None),  # by a clock that is years off
+        ({"retry-after": DATE}, None),
         ({"retry-after": "soon", "date": DATE}, None),
     ],
 )

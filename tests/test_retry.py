@@ -28,10 +28,15 @@ from nudgescribe_async.errors import (
     status_error,
 )
 from nudgescribe_async.options import RetryPolicy
-from nudgescribe_async.retry import Retry, Stop, decide, http_date, retry_after_seconds
+from nudgescribe_async.retry import Retry, Stop, decide, http_date, pause_after, retry_after_seconds
 
 SAFE, IDEMPOTENT, UNSAFE = RetryClass.SAFE, RetryClass.IDEMPOTENT, RetryClass.UNSAFE
 POLICY = RetryPolicy(attempts=4, base=0.5, longest=30.0, longest_retry_after=120.0)
+
+
+@pytest.fixture
+def middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: (low + high) / 2)
 
 
 def refusal(status: int, retry_after: float | None = None) -> APIStatusError:
@@ -77,53 +82,112 @@ def test_the_table_of_the_docstring_is_what_happens() -> None:
 )
 @pytest.mark.parametrize("kind", RetryClass)
 def test_nothing_else_is_sent_again(kind: RetryClass, failure: NudgescribeError) -> None:
-    assert decide(kind, failure, attempts=1, policy=POLICY) == Stop("the answer is final")
+    assert decide(kind, failure, attempts=1, policy=POLICY) == Stop("the answer is final", final=True)
 
 
 def test_the_reason_to_stop_says_whether_it_may_have_taken_effect() -> None:
-    assert decide(UNSAFE, OutcomeUnknownError("no"), attempts=1, policy=POLICY) == Stop("it may have taken effect")
-    assert decide(UNSAFE, refusal(500), attempts=1, policy=POLICY) == Stop("the answer is final")
+    lost = decide(UNSAFE, OutcomeUnknownError("no"), attempts=1, policy=POLICY)
+    assert lost == Stop("it may have taken effect", final=True)
+    assert decide(UNSAFE, refusal(500), attempts=1, policy=POLICY) == Stop("the answer is final", final=True)
 
 
 @pytest.mark.parametrize("attempts", range(1, 8))
 def test_it_ends_with_the_attempts(attempts: int) -> None:
     found = decide(SAFE, refusal(500), attempts=attempts, policy=POLICY)
-    assert found == Stop(f"{attempts} attempts were made") if attempts >= 4 else isinstance(found, Retry)
+    if attempts >= 4:
+        assert found == Stop(f"{attempts} attempts are all that was asked for")
+    else:
+        assert isinstance(found, Retry)
 
 
 def test_one_attempt_switches_retries_off_even_for_what_was_not_sent() -> None:
-    assert isinstance(decide(SAFE, RequestNotSentError("no"), attempts=1, policy=RetryPolicy(attempts=1)), Stop)
+    found = decide(SAFE, RequestNotSentError("no"), attempts=1, policy=RetryPolicy(attempts=1))
+    assert found == Stop("1 attempt is all that was asked for")
 
 
 @pytest.mark.parametrize("failure", [RequestNotSentError("no"), refusal(429), refusal(500)])
 def test_a_body_that_cannot_be_sent_again_ends_it(failure: NudgescribeError) -> None:
     found = decide(SAFE, failure, attempts=1, policy=POLICY, replayable=False)
-    assert found == Stop("the body cannot be sent again")
+    assert found == Stop("the body cannot be sent a second time")
 
 
 @pytest.mark.parametrize(
     ("after", "expected"),
     [
-        (0.0, Retry(0.0, "Too many requests (HTTP 429)")),
-        (120.0, Retry(120.0, "Too many requests (HTTP 429)")),
-        (120.5, Stop("the service asks to wait 120 s")),
-        (1e300, None),
-        (math.inf, Stop("the service asks to wait inf s")),
+        (0.0, Retry(0.0, "Too many requests (HTTP 429)", costs=False)),
+        (10.0, Retry(10.5, "Too many requests (HTTP 429)", costs=False)),
+        (120.0, Retry(126.0, "Too many requests (HTTP 429)", costs=False)),
+        (121.0, Stop("the service asks to wait 121 s, longer than the 120 s allowed")),
+        (math.inf, Stop("the service asks to wait inf s, longer than the 120 s allowed")),
     ],
 )
+@pytest.mark.usefixtures("middle")
 def test_the_service_is_given_the_time_that_it_asks_for_up_to_a_limit(after: float, expected: object) -> None:
-    found = decide(SAFE, refusal(429, after), attempts=1, policy=POLICY)
-    assert found == expected if expected is not None else isinstance(found, Stop)
+    assert decide(SAFE, refusal(429, after), attempts=1, policy=POLICY) == expected
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(st.floats(0.0, 120.0))
+def test_nobody_comes_back_earlier_than_asked_or_much_later(after: float) -> None:
+    found = decide(SAFE, refusal(503, after), attempts=1, policy=POLICY)
+    assert isinstance(found, Retry)
+    assert after <= found.after <= after * 1.1
 
 
 @pytest.mark.parametrize(
-    ("left", "kind"), [(None, Retry), (10.5, Retry), (10.0, Stop), (9.5, Stop), (0.0, Stop), (-1.0, Stop)]
+    ("failure", "costs"),
+    [
+        (RequestNotSentError("no"), True),
+        (OutcomeUnknownError("no"), True),
+        (refusal(500), True),
+        (refusal(503), True),
+        (refusal(429), False),
+        (refusal(429, 1.0), False),
+        (refusal(503, 1.0), False),
+    ],
+    ids=repr,
 )
+def test_what_the_service_asks_for_costs_nothing_of_the_budget(failure: NudgescribeError, costs: bool) -> None:
+    full = decide(SAFE, failure, attempts=1, policy=POLICY, budget=1.0)
+    assert isinstance(full, Retry)
+    assert full.costs is costs
+    empty = decide(SAFE, failure, attempts=1, policy=POLICY, budget=0.99)
+    assert empty == Stop("the client's budget of retries is used up") if costs else isinstance(empty, Retry)
+
+
+@pytest.mark.parametrize(
+    ("failure", "seconds"),
+    [
+        (refusal(429, 7.0), 7.0),
+        (refusal(503, 7.0), 7.0),
+        (refusal(429, 0.0), 0.0),
+        (refusal(429, 121.0), 120.0),
+        (refusal(503, math.inf), 120.0),
+        (refusal(429), 1.0),  # half of what attempt 3 may wait for at most
+        (refusal(503), None),
+        (refusal(500, 7.0), None),
+        (refusal(403, 7.0), None),
+        (OutcomeUnknownError("no"), None),
+        (RequestNotSentError("no"), None),
+    ],
+    ids=repr,
+)
+@pytest.mark.usefixtures("middle")
+def test_all_calls_pause_for_what_the_service_asks_for_and_for_nothing_else(
+    failure: NudgescribeError, seconds: float | None
+) -> None:
+    assert pause_after(failure, attempts=3, policy=POLICY) == seconds
+
+
+@pytest.mark.parametrize(
+    ("left", "kind"), [(None, Retry), (10.6, Retry), (10.5, Stop), (9.5, Stop), (0.0, Stop), (-1.0, Stop)]
+)
+@pytest.mark.usefixtures("middle")
 def test_a_wait_that_does_not_fit_into_the_time_left_ends_it(left: float | None, kind: type) -> None:
     found = decide(SAFE, refusal(429, 10.0), attempts=1, policy=POLICY, time_left=left)
     assert isinstance(found, kind)
     if isinstance(found, Stop):
-        assert found.why == "the time left is shorter than the wait"
+        assert found.why == "the next attempt would be in 10.5 s, after the deadline"
 
 
 def test_no_time_left_ends_it_whatever_the_draw(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +284,18 @@ NOW = 1_445_412_480.0  # Wed, 21 Oct 2015 07:28:00 GMT
     ],
 )
 def test_retry_after_is_read_or_ignored(value: str | None, seconds: float | None) -> None:
-    assert retry_after_seconds(value, now=NOW) == seconds
+    assert retry_after_seconds(value, sent=NOW, now=0.0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("our_clock_is_off_by", "seconds"),
+    [(0.0, 30.0), (-90.0, 120.0), (30.0, 0.0), (31.0, None), (-91.0, None), (1e9, None), (-1e9, None)],
+)
+def test_a_date_without_the_servers_own_is_believed_within_reason(
+    our_clock_is_off_by: float, seconds: float | None
+) -> None:
+    found = retry_after_seconds("Wed, 21 Oct 2015 07:28:30 GMT", sent=None, now=NOW + our_clock_is_off_by)
+    assert found == seconds
 
 
 _DATE_PARTS = ["Wed,", " ", "21", "Oct", "2015", ":", "07:28:30", "+0000", "GMT", "-", "99999", "(", ")", "0", ".", "am", '"', "\t", "1"]  # fmt: skip
@@ -229,7 +304,7 @@ _DATE_PARTS = ["Wed,", " ", "21", "Oct", "2015", ":", "07:28:30", "+0000", "GMT"
 @settings(max_examples=500, deadline=None, database=None)
 @given(st.text(max_size=30) | st.lists(st.sampled_from(_DATE_PARTS), max_size=9).map("".join))
 def test_no_header_breaks_the_reader(text: str) -> None:
-    seconds = retry_after_seconds(text, now=NOW)
+    seconds = retry_after_seconds(text, sent=NOW, now=NOW)
     assert seconds is None or seconds >= 0.0
     date = http_date(text)
     assert date is None or math.isfinite(date)

@@ -22,8 +22,6 @@ from helpers import (
     PASSWORD,
     Server,
     Service,
-    VirtualClock,
-    answer,
     client,
     hanging,
     names,
@@ -53,11 +51,13 @@ from nudgescribe_async import (
     ResponseDecodeError,
     RetryPolicy,
     ServerError,
+    ServerOutcomeUnknownError,
     Timeout,
 )
 from nudgescribe_async.address import checked_base_url
 from nudgescribe_async.events import RequestFinished, RequestRetrying, RequestStarted
 from nudgescribe_async.sandbox import Sandbox
+from nudgescribe_async.testing import VirtualClock, answer
 
 Call = Callable[[Nudgescribe], Awaitable[object]]
 READ: Call = lambda ns: ns.customer_groups.list("w")  # noqa: E731
@@ -135,7 +135,7 @@ def test_addresses_that_are_refused(url: Any, text: str) -> None:
 @pytest.mark.parametrize(
     ("call", "effect", "text"),
     [
-        (READ, False, "has not taken effect"),
+        (READ, False, "changes nothing, so trying again is safe"),
         (CREATE, True, "look with customer_groups.list"),
         (UPDATE, True, "may have taken effect"),
     ],
@@ -189,7 +189,7 @@ async def test_a_deadline_while_waiting_for_a_token_or_a_slot_means_not_sent() -
         (answer(408, {}), True),
         (RequestNotSentError("no"), False),
         (answer(429, {}), False),
-        (answer(503, {}, retry_after="0"), False),
+        (answer(503, {}, headers={"Retry-After": "0"}), False),
     ],
 )
 async def test_a_deadline_remembers_what_earlier_attempts_may_have_done(first: Any, may: bool) -> None:
@@ -234,6 +234,39 @@ async def test_an_earlier_attempt_that_was_lost_is_not_forgotten_when_the_last_w
         service.on_call = raising(OutcomeUnknownError("lost"), RequestNotSentError("nobody there"))
         with pytest.raises(RequestNotSentError):
             await ns.customer_groups.list("w")
+
+
+async def test_a_refusal_after_a_lost_attempt_may_be_its_consequence(clock: VirtualClock) -> None:
+    service = Service()
+    service.on_call = raising(OutcomeUnknownError("lost"), answer(400, {"message": "There is no such group."}))
+    async with client(service, clock=clock) as ns:
+        with pytest.raises(BadRequestError, match="An earlier attempt was sent, and this may be its cons") as caught:
+            await ns.customer_groups.delete("w", "g")
+        assert caught.value.may_have_taken_effect
+        assert caught.value.look == "customer_groups.list"
+        service.on_call = raising(answer(400, {"message": "There is no such group."}))
+        with pytest.raises(BadRequestError) as caught:
+            await ns.customer_groups.delete("w", "g")
+        assert not caught.value.may_have_taken_effect
+        assert "earlier" not in str(caught.value)
+
+
+async def test_a_failure_at_work_of_what_must_not_happen_twice_is_unknown_and_keeps_what_was_said() -> None:
+    service = Service()
+    service.on_call = raising(answer(502, {"message": "Bad Gateway", "code": "gw"}))
+    async with client(service) as ns:
+        with pytest.raises(ServerError) as caught:
+            await ns.reruns.initiate("c", "g")
+        error = caught.value
+        assert isinstance(error, ServerOutcomeUnknownError)
+        assert isinstance(error, OutcomeUnknownError)
+        assert (error.status, error.said, error.code) == (502, "Bad Gateway", "gw")
+        assert "look with reruns.history before you send it again" in str(error)
+        assert error.may_have_taken_effect
+        with pytest.raises(ServerError) as caught:  # what may be repeated needs no look: it can be sent again
+            await ns.customer_groups.update("w", "g", "n", options=CallOptions(retries=0))
+        assert not isinstance(caught.value, OutcomeUnknownError)
+        assert caught.value.may_have_taken_effect
 
 
 async def test_cancelling_frees_the_slot_and_the_connection() -> None:
@@ -294,9 +327,9 @@ def counting(statuses: list[int], body: object, **headers: str) -> tuple[Server,
         (READ, [503, 502, 500], 4, None),
         (READ, [503] * 4, 4, ServerError),
         (READ, [404], 1, NotFoundError),
-        (CREATE, [503], 1, ServerError),
-        (CREATE, [500], 1, ServerError),
-        (CREATE, [504], 1, ServerError),
+        (CREATE, [503], 1, ServerOutcomeUnknownError),
+        (CREATE, [500], 1, ServerOutcomeUnknownError),
+        (CREATE, [408], 1, ServerOutcomeUnknownError),
         (CREATE, [429, 429], 3, None),
         (UPDATE, [504, 408], 3, None),
     ],
@@ -313,6 +346,7 @@ async def test_what_is_sent_again_as_a_server_counts_it(
             with pytest.raises(error) as caught:
                 await call(ns)
             assert len(caught.value.attempts) == sent
+            assert caught.value.may_have_taken_effect is (error is ServerOutcomeUnknownError)
     assert len(server.calls) == sent
     assert len(clock.slept) == sent - 1 == sum(isinstance(event, RequestRetrying) for event in events)
     assert len({body for _, _, _, body in server.calls}) == 1
@@ -323,12 +357,13 @@ async def test_a_writing_call_refused_before_work_is_sent_again_after_the_time_a
     async with server, Nudgescribe(CREDENTIALS, base_url=server.url, clock=clock) as ns:
         await ns.customer_groups.create("w", "n")
     assert len(server.calls) == 2
-    assert clock.slept == [7.0]
+    assert len(clock.slept) == 1
+    assert 7.0 <= clock.slept[0] <= 7.7
 
 
 async def test_a_wait_longer_than_the_time_left_ends_the_call_at_once(clock: VirtualClock) -> None:
     service = Service()
-    service.on_call = lambda _: answer(503, {}, retry_after="100")
+    service.on_call = lambda _: answer(503, {}, headers={"Retry-After": "100"})
     async with client(service, clock=clock) as ns:
         with pytest.raises(ServerError):
             await ns.customer_groups.list("w", options=CallOptions(timeout=50))
@@ -369,7 +404,7 @@ async def test_a_connection_that_breaks_names_the_read_that_tells() -> None:
             (lambda: ns.messages.publish("c"), "campaigns.list", 1),
             (lambda: ns.profile_fields.create("w", "n", "string"), "profile_fields.list", 1),
             (lambda: ns.customers.check("w", "g", customers=[{"a": "1"}]), "customers", 1),
-            (lambda: ns.customer_groups.delete("w", "g"), "look before you send it again", 4),
+            (lambda: ns.customer_groups.delete("w", "g"), "look with customer_groups.list before you send it again", 4),
         ):
             server.requests.clear()
             with pytest.raises(OutcomeUnknownError, match=read) as caught:
@@ -385,7 +420,9 @@ async def test_a_connection_that_breaks_names_the_read_that_tells() -> None:
 
 async def test_a_success_that_says_no_is_an_error_with_its_request_id() -> None:
     service = Service()
-    service.on_call = lambda _: answer(200, {"success": False, "message": "the segment is empty"}, x_request_id="r1")
+    service.on_call = lambda _: answer(
+        200, {"success": False, "message": "the segment is empty"}, headers={"X-Request-Id": "r1"}
+    )
     async with client(service) as ns:
         for call in (
             lambda: ns.reruns.initiate("c", "g"),
@@ -409,7 +446,7 @@ async def test_an_upload_with_rejected_rows_is_a_result() -> None:
 
 async def test_an_answer_that_does_not_fit_says_that_a_writing_call_has_probably_taken_effect() -> None:
     service = Service()
-    service.on_call = lambda _: answer(200, {"odd": "marked"}, x_request_id="r1")
+    service.on_call = lambda _: answer(200, {"odd": "marked"}, headers={"X-Request-Id": "r1"})
     async with client(service) as ns:
         with pytest.raises(ResponseDecodeError, match=r"probably taken effect.*request id r1") as caught:
             await ns.customer_groups.create("w", "n")
@@ -445,7 +482,9 @@ async def test_no_token_goes_to_a_signed_url(sandbox: Sandbox) -> None:
 
 async def test_events_tell_what_happened(clock: VirtualClock) -> None:
     service = Service()
-    service.on_call = raising(answer(500, {}, x_request_id="r1"), OutcomeUnknownError("lost"), answer(200, []))
+    service.on_call = raising(
+        answer(500, {}, headers={"X-Request-Id": "r1"}), OutcomeUnknownError("lost"), answer(200, [])
+    )
     async with client(service, clock=clock) as ns:
         await ns.auth.authenticate()
         events = watch(ns)
@@ -605,7 +644,7 @@ async def test_a_token_that_is_no_longer_at_hand_is_masked_all_the_same() -> Non
         started.set()
         await go.wait()
         quoted = request.headers["Authorization"]
-        return answer(400, {"message": quoted}, x_request_id=quoted)
+        return answer(400, {"message": quoted}, headers={"X-Request-Id": quoted})
 
     service.on_call = call
     async with client(service) as ns:
@@ -669,7 +708,7 @@ async def test_an_attempt_that_was_lost_is_not_forgotten_when_the_next_one_canno
 
     service.on_call = respond
     async with client(service, clock=clock) as ns:
-        with pytest.raises(type(last), match="An earlier attempt was sent, and may have taken effect") as caught:
+        with pytest.raises(type(last), match=r"An earlier attempt was sent\. The call may have taken effect") as caught:
             await ns.customer_groups.update("w", "g", "n")
     assert caught.value.operation == "customer_groups.update"
     assert len(caught.value.attempts) == 1

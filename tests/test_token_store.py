@@ -13,13 +13,16 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import START, Service, VirtualClock, client, settle
+from helpers import START, Service, client, settle
 
 from nudgescribe_async import ClientClosedError, ConfigurationError, FileTokenStore, Nudgescribe, StoredTokens
 from nudgescribe_async.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from nudgescribe_async.testing import VirtualClock
 
 TOKENS = StoredTokens(
     access_token="access",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ WORDS = {
     "x-partial": (True, False),
 }
 LISTS = ("x-names", "x-unwrap")
-OTHERS = ("x-answer-by", "x-first-page")
+OTHERS = ("x-answer-by", "x-first-page", "x-look")
 
 
 def problems(node: object, where: str = "") -> Iterator[str]:
@@ -51,6 +52,8 @@ def _problems(node: dict[str, Any], where: str) -> Iterator[str]:
             for name in set(node.get("required", ())) - set(value):
                 yield f"{where}.required names {name!r}, which is no property."
         yield from problems(value, here)
+    if node.get("x-retry", "safe") != "safe" and not re.fullmatch(r"[a-z_]+\.[a-z_]+", str(node.get("x-look"))):
+        yield f"{where}.x-look must name the read that tells whether it took effect, such as customers.list."
     if _is_names(node.get("x-unwrap")):
         alternatives: list[dict[str, Any]] = node.get("oneOf", [])
         known = {name for schema in alternatives for name in schema.get("properties", dict[str, Any]())}

@@ -320,16 +320,6 @@ def _typed_dict(name: str, schema: dict[str, Any]) -> str:
 
 # --- endpoints -------------------------------------------------------------------------------------
 
-LOOK = {
-    "auth.reauthenticate": "auth.authenticate",
-    "customers.check": "customers.iter",
-    "customer_groups.create": "customer_groups.list",
-    "profile_fields.create": "profile_fields.list",
-    "messages.publish": "campaigns.list",
-    "reruns.initiate": "reruns.history",
-}
-"""The read that tells whether an unsafe operation took effect."""
-
 
 def resource(contract: Contract, tag: dict[str, Any]) -> str:
     """The text of one module of ``endpoints/``."""
@@ -442,8 +432,8 @@ def _endpoint(contract: Contract, operation: Operation) -> str:
         common.append("partial=True")
     if operation.alternatives:
         common.append(f"exactly_one={tuple(operation.alternatives)!r}")
-    if operation.name in LOOK:
-        common.append(f'look="{LOOK[operation.name]}"')
+    if "x-look" in node:
+        common.append(f'look="{node["x-look"]}"')
     if None in _answers(contract, operation):
         _, schema = contract.schema(node["responses"]["200"]["content"]["application/json"]["schema"])
         if "x-unwrap" in schema:
@@ -596,10 +586,11 @@ ERRORS = {
 def _raises(operation: Operation) -> list[tuple[str, str]]:
     raised = [ERRORS[status] for status in sorted(operation.node["responses"]) if status != "200"]
     raised = [(name, f"{text}.") for name, text in raised]
-    unknown = "OutcomeUnknownError" if operation.node["x-retry"] == "unsafe" else "TransportError"
+    unsafe = operation.node["x-retry"] == "unsafe"
+    unknown = "OutcomeUnknownError" if unsafe else "TransportError"
     text = (
-        f"it may have taken effect; look with `{LOOK[operation.name]}`."
-        if operation.name in LOOK
+        f"it may have taken effect; look with `{operation.node['x-look']}`."
+        if unsafe
         else "no usable answer came, and the retries are used up."
     )
     return [

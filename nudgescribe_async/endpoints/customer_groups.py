@@ -54,6 +54,7 @@ UPDATE: Final = Endpoint(
         Argument("customer_group_id", Kind.TEXT),
         Argument("group_name", Kind.TEXT),
     ),
+    look="customer_groups.list",
     answer=CustomerGroup,
 )
 
@@ -68,6 +69,7 @@ DELETE: Final = Endpoint(
         Argument("workspace_id", Kind.TEXT),
         Argument("customer_group_id", Kind.TEXT),
     ),
+    look="customer_groups.list",
     answer=Receipt,
 )
 

@@ -75,6 +75,7 @@ UPDATE: Final = Endpoint(
         Argument("customer_group_id", Kind.TEXT),
         Argument("customers", Kind.OBJECTS, keys=("customer_id", "extended_profile")),
     ),
+    look="customers.iter",
     answer=UpdateReceipt,
 )
 
@@ -89,6 +90,7 @@ DELETE: Final = Endpoint(
         Argument("customer_group_id", Kind.TEXT),
         Argument("customer_ids", Kind.TEXTS),
     ),
+    look="customers.iter",
     answer=DeleteReceipt,
 )
 

@@ -60,6 +60,7 @@ UPDATE: Final = Endpoint(
         Argument("field_format", Kind.TEXT, required=False),
         Argument("is_required", Kind.BOOLEAN, required=False),
     ),
+    look="profile_fields.list",
     answer=ProfileField,
 )
 
@@ -74,6 +75,7 @@ DELETE: Final = Endpoint(
         Argument("workspace_id", Kind.TEXT),
         Argument("profile_field_id", Kind.TEXT),
     ),
+    look="profile_fields.list",
     answer=Receipt,
 )
 

@@ -42,8 +42,7 @@ class Auth:
             AuthenticationError: the service refused the credentials.
             NudgescribeError: the service could not be asked.
         """
-        self._session.admit(AUTHENTICATE.operation)
-        return await self._tokens.login()
+        return await self._session.shared(self._tokens.login(), AUTHENTICATE.operation)
 
     async def reauthenticate(self) -> Tokens:
         """Renew now: with the refresh token, or by logging in where that does not work.
@@ -57,5 +56,4 @@ class Auth:
             AuthenticationError: the service refused both.
             NudgescribeError: the service could not be asked.
         """
-        self._session.admit(REAUTHENTICATE.operation)
-        return await self._tokens.refresh()
+        return await self._session.shared(self._tokens.refresh(), REAUTHENTICATE.operation)

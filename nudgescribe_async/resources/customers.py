@@ -8,13 +8,13 @@ from attrs import evolve
 
 from nudgescribe_async.endpoint import checked
 from nudgescribe_async.endpoints.customers import COUNT_PAGES, LIST, CustomersEndpoints
+from nudgescribe_async.options import CallOptions, bulk
 from nudgescribe_async.paging import PageIterator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from nudgescribe_async.endpoints.models import Customer
-    from nudgescribe_async.options import CallOptions
     from nudgescribe_async.session import Answer
 
 _ITER = evolve(COUNT_PAGES, operation="customers.iter")  # so that errors name what was called
@@ -45,7 +45,7 @@ class Customers(CustomersEndpoints):
             customer_group_id: the group.
             concurrency: the most requests in flight; the client's own limit holds as well.
             prefetch: the most pages ahead of the consumer; twice ``concurrency`` if left out.
-            options: timeout, retries and headers of each request.
+            options: timeout, retries and headers of each request. Their priority is ``"bulk"`` if none is given.
 
         Returns:
             A ``PageIterator``: use it with ``async for``. Leaving the loop early cancels what is in flight.
@@ -54,6 +54,7 @@ class Customers(CustomersEndpoints):
             TypeError: an argument is of the wrong type.
             ValueError: an argument has a value that cannot be right.
         """
+        options = bulk(options)
         checked(_ITER, {"customer_group_id": customer_group_id})
 
         async def fetch(page: int) -> Answer:

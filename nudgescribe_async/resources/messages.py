@@ -10,12 +10,12 @@ from nudgescribe_async.endpoint import checked
 from nudgescribe_async.endpoints.messages import COUNT_PAGES, FETCH_CSV, MessagesEndpoints
 from nudgescribe_async.errors import ResponseDecodeError
 from nudgescribe_async.message_file import read_rows
+from nudgescribe_async.options import CallOptions, bulk
 from nudgescribe_async.paging import PageIterator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nudgescribe_async.options import CallOptions
     from nudgescribe_async.session import Answer
 
 _ITER = evolve(COUNT_PAGES, operation="messages.iter")  # so that errors name what was called
@@ -48,7 +48,7 @@ class Messages(MessagesEndpoints):
             run_number: a run in the campaign's history; left out, the current run.
             concurrency: the most requests in flight; the client's own limit holds as well.
             prefetch: the most files ahead of the consumer; twice ``concurrency`` if left out.
-            options: timeout, retries and headers of each request.
+            options: timeout, retries and headers of each request. Their priority is ``"bulk"`` if none is given.
 
         Returns:
             A ``PageIterator`` of rows, each a mapping of column to text: use it with ``async for``. Leaving the
@@ -59,6 +59,7 @@ class Messages(MessagesEndpoints):
             ValueError: an argument has a value that cannot be right.
         """
         which = {"campaign_id": campaign_id, "run_number": run_number}
+        options = bulk(options)
         checked(_ITER, which)
 
         async def fetch(page: int) -> Answer:

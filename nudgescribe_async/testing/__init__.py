@@ -2,3 +2,40 @@
 
 See ``docs/testing.md``.
 """
+
+from nudgescribe_async.injection import Injection
+from nudgescribe_async.testing.clock import VirtualClock
+from nudgescribe_async.testing.proxy import (
+    Close,
+    Corrupt,
+    Exchange,
+    FaultProxy,
+    ProxyFault,
+    Replace,
+    Reset,
+    Stall,
+    Trickle,
+    Truncate,
+)
+from nudgescribe_async.testing.scripted import HANG, Script, ScriptedTransport, SentRequest, Step, answer
+
+__all__ = [
+    "HANG",
+    "Close",
+    "Corrupt",
+    "Exchange",
+    "FaultProxy",
+    "Injection",
+    "ProxyFault",
+    "Replace",
+    "Reset",
+    "Script",
+    "ScriptedTransport",
+    "SentRequest",
+    "Stall",
+    "Step",
+    "Trickle",
+    "Truncate",
+    "VirtualClock",
+    "answer",
+]

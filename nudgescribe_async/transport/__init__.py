@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from nudgescribe_async.errors import OutcomeUnknownError
+from nudgescribe_async.errors import OutcomeUnknownError, ResponseDecodeError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -190,10 +190,11 @@ class Response:
         """The whole body, and the end of the response: the connection is given back.
 
         Args:
-            limit: the most bytes to accept; a longer body raises ``OutcomeUnknownError``.
+            limit: the most bytes to accept; the rest of a longer body is not read.
 
         Raises:
-            OutcomeUnknownError: the connection broke, or the body is longer than ``limit``.
+            OutcomeUnknownError: the connection broke.
+            ResponseDecodeError: the body is longer than ``limit``.
         """
         chunks: list[bytes] = []
         size = 0
@@ -201,7 +202,11 @@ class Response:
             async for chunk in self.stream:
                 size += len(chunk)
                 if limit is not None and size > limit:
-                    raise OutcomeUnknownError(f"The body of the answer is longer than the {limit:,} bytes allowed.")
+                    raise ResponseDecodeError(
+                        f"The body of the answer is longer than the {limit:,} bytes allowed.",
+                        expected=f"at most {limit:,} bytes",
+                        received="more",
+                    )
                 chunks.append(chunk)
         except BaseException:
             # Tracebacks may be kept with their locals, and this may be a token or a customer.

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
@@ -35,11 +35,14 @@ FileSource: TypeAlias = (
     | memoryview
     | IO[bytes]
     | Callable[[], AsyncIterator[bytes]]
+    | AsyncIterable[bytes]
+    | Iterator[bytes]
     | StreamBody
 )
 
 _ACCEPTED = (
-    "a path, bytes, a file opened with 'rb', or a function without arguments that gives an async iterator of bytes"
+    "a path, bytes, a file opened with 'rb', a function without arguments that gives an async iterator of bytes, or an"
+    " iterator of bytes"
 )
 _T = TypeVar("_T")
 
@@ -114,6 +117,8 @@ def file_body(source: FileSource) -> StreamBody:
     a file opened with ``"rb"``       read once, from where it stands, and left open; not replayable
     a function                        called for each attempt, gives an async iterator of bytes;
                                       replayable; sent in chunks, since the length is not known
+    an iterator of bytes, async or    read once; not replayable; sent in chunks. A plain one runs in a
+    plain, such as a generator        thread, so that it may block
     a ``StreamBody``                  as it is
     ================================  =============================================================
 
@@ -137,13 +142,16 @@ def file_body(source: FileSource) -> StreamBody:
         return _path_body(os.fspath(source))
     if isinstance(source, io.TextIOBase) or "b" not in getattr(source, "mode", "b"):
         raise TypeError("The file is open in text mode: open it with 'rb'.")
-    if isinstance(source, _Readable):
-        if _may_block(source):
+    other = cast("object", source)
+    if isinstance(other, _Readable):
+        if _may_block(other):
             raise _blocking()
-        return _object_body(source)
-    if callable(source):
-        return _function_body(source)
-    raise TypeError(f"A file is {_ACCEPTED}; not {type(source).__name__}.")
+        return _object_body(other)
+    if isinstance(other, (AsyncIterable, Iterator)):
+        return _iterator_body(cast("AsyncIterable[object] | Iterator[object]", other))
+    if callable(other):
+        return _function_body(other)
+    raise TypeError(f"A file is {_ACCEPTED}; not {type(other).__name__}.")
 
 
 @runtime_checkable
@@ -242,24 +250,56 @@ async def _read(file: _File) -> AsyncIterator[bytes]:
 
 
 def _object_body(file: _Readable) -> StreamBody:
-    opened = False
-
     async def stream() -> AsyncIterator[bytes]:
         while chunk := await _in_thread(lambda: file.read(PIECE)):
             if not isinstance(chunk, (bytes, bytearray, memoryview)):
                 raise TypeError(f"read() of the file gave {type(chunk).__name__}, not bytes: open it with 'rb'.")
             yield bytes(chunk)
 
+    return _once(stream, "A file object", "its path", length=_rest(file))
+
+
+def _iterator_body(chunks: AsyncIterable[object] | Iterator[object]) -> StreamBody:
+    async def stream() -> AsyncIterator[bytes]:
+        source = aiter(chunks if isinstance(chunks, AsyncIterable) else _in_threads(chunks))
+        try:
+            async for chunk in source:
+                if not isinstance(chunk, (bytes, bytearray, memoryview)):
+                    raise TypeError(f"The iterator of a file gave {type(chunk).__name__}, not bytes.")
+                if chunk:  # an empty one would end the body
+                    yield bytes(cast("bytes", chunk))
+        finally:
+            await _close(source)
+
+    return _once(stream, "An iterator", "a function that gives one")
+
+
+async def _in_threads(chunks: Iterator[object]) -> AsyncIterator[object]:
+    end = object()
+    try:
+        while (chunk := await _in_thread(lambda: next(chunks, end))) is not end:
+            yield chunk
+    finally:
+        if isinstance(chunks, Generator):
+            await _in_thread(chunks.close)
+
+
+def _once(
+    stream: Callable[[], AsyncIterator[bytes]], what: str, instead: str, *, length: int | None = None
+) -> StreamBody:
+    """A body that can be opened one time only."""
+    opened = False
+
     def open_once() -> AsyncIterator[bytes]:
         nonlocal opened
         if opened:
             raise ConfigurationError(
-                "A file object can be read only once, so its request cannot be sent again: give its path instead."
+                f"{what} can be read only once, so its request cannot be sent again: give {instead} instead."
             )
         opened = True
         return stream()
 
-    return StreamBody(open=open_once, length=_rest(file), replayable=False)
+    return StreamBody(open=open_once, length=length, replayable=False)
 
 
 def _rest(file: _Readable) -> int | None:
@@ -305,7 +345,7 @@ async def _in_thread(function: Callable[[], _T]) -> _T:
     return work.result()
 
 
-async def _close(stream: AsyncIterator[bytes]) -> None:
+async def _close(stream: AsyncIterator[object]) -> None:
     aclose = getattr(stream, "aclose", None)
     if aclose is not None:
         await aclose()

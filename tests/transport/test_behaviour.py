@@ -15,6 +15,7 @@ from nudgescribe_async.errors import (
     ConfigurationError,
     OutcomeUnknownError,
     RequestNotSentError,
+    ResponseDecodeError,
 )
 from nudgescribe_async.transport import Request, StreamBody, Transport
 from nudgescribe_async.transport.aiohttp import AiohttpTransport
@@ -454,7 +455,7 @@ async def test_a_limit_ends_the_reading(connect: Connect) -> None:
 
     transport, url = await connect(application(handler))
     response = await transport.send(Request(method="GET", url=url))
-    with pytest.raises(OutcomeUnknownError, match="longer"):
+    with pytest.raises(ResponseDecodeError, match="longer"):
         await response.read(limit=1000)
     await response.aclose()
     with pytest.raises(OutcomeUnknownError):

@@ -6,7 +6,7 @@ import io
 import os
 import threading
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from aiohttp import web
@@ -17,7 +17,7 @@ from nudgescribe_async.transport.in_process import InProcessTransport
 from nudgescribe_async.transport.multipart import PIECE, file_body, multipart_body
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
     from pathlib import Path
 
 
@@ -234,6 +234,72 @@ async def test_a_function() -> None:
     assert file_body(body) is body
 
 
+@pytest.mark.parametrize("kind", ["async generator", "generator", "iterator", "iterable"])
+async def test_an_iterator_is_read_once_and_closed(kind: str) -> None:
+    closed: list[str] = []
+
+    async def rows() -> AsyncIterator[bytes]:
+        try:
+            yield b"abc"
+            yield b""
+            yield b"de"
+        finally:
+            closed.append("async")
+
+    def plain() -> Iterator[bytes]:
+        try:
+            yield from (b"abc", b"", b"de")
+        finally:
+            closed.append(threading.current_thread().name)
+
+    class Iterable:
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return rows()
+
+    sources: dict[str, Any] = {
+        "async generator": rows, "generator": plain, "iterator": lambda: iter([b"abc", b"", b"de"]), "iterable": Iterable,
+    }  # fmt: skip
+    body = file_body(sources[kind]())
+    assert (body.length, body.replayable) == (None, False)
+    assert [chunk async for chunk in body.open()] == [b"abc", b"de"]
+    with pytest.raises(ConfigurationError, match=r"An iterator can be read only once.*a function that gives one"):
+        body.open()
+    if kind == "generator":
+        assert closed != [threading.current_thread().name]  # it ran where it may block
+    assert len(closed) == (kind != "iterator")
+
+
+@pytest.mark.parametrize("left", ["async", "plain"])
+async def test_an_iterator_that_is_not_read_to_its_end_is_closed_too(left: str) -> None:
+    closed: list[bool] = []
+
+    async def rows() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"abc"
+        finally:
+            closed.append(True)
+
+    def plain() -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"abc"
+        finally:
+            closed.append(True)
+
+    chunks = file_body(rows() if left == "async" else plain()).open()
+    assert await anext(chunks) == b"abc"
+    await cast("AsyncGenerator[bytes, None]", chunks).aclose()
+    assert closed == [True]
+
+
+async def test_an_iterator_of_something_else() -> None:
+    with pytest.raises(TypeError, match="The iterator of a file gave str, not bytes"):
+        [chunk async for chunk in file_body(iter(["a"])).open()]  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="The iterator of a file gave NoneType, not bytes"):
+        [chunk async for chunk in file_body(iter([b"a", None])).open()]  # type: ignore[arg-type]
+
+
 async def test_functions_that_give_something_else() -> None:
     async def coroutine() -> bytes:
         return b""
@@ -267,7 +333,7 @@ def test_an_empty_path_is_refused() -> None:
 
 @pytest.mark.parametrize("source", [None, 7, ["rows"], object()], ids=str)
 def test_what_is_no_file(source: Any) -> None:
-    with pytest.raises(TypeError, match="a path, bytes, a file opened with 'rb', or a function"):
+    with pytest.raises(TypeError, match="a path, bytes, a file opened with 'rb', a function"):
         file_body(source)
 
 

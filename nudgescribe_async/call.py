@@ -1,0 +1,152 @@
+"""What is known of a call under way, and what its error says when it ends badly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+from nudgescribe_async.endpoint import Bearer, Endpoint, RetryClass
+from nudgescribe_async.errors import (
+    APIStatusError,
+    Attempt,
+    ClientClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    NudgescribeError,
+    OutcomeUnknownError,
+    RequestNotSentError,
+    ResponseDecodeError,
+    ServerOutcomeUnknownError,
+)
+from nudgescribe_async.retry import refused_before_work
+from nudgescribe_async.shapes import hidden
+
+if TYPE_CHECKING:
+    from nudgescribe_async.options import Priority, RetryPolicy
+    from nudgescribe_async.transport import Request
+
+__all__ = ["Call", "failed_at_work", "tell"]
+
+
+@define
+class Call:
+    """One call, from its first attempt to its last."""
+
+    endpoint: Endpoint[Any]
+    request: Request
+    policy: RetryPolicy
+    priority: Priority
+    started: float
+    total: float | None
+    """The seconds that all of it may take."""
+    attempts: list[Attempt] = field(factory=list[Attempt])
+    token: str | None = field(default=None, repr=hidden)
+    without_token: int = 0
+    """How often it could not be sent, since there was no token."""
+    repeated: bool = False
+    """Whether it took a retry from the client's budget."""
+    refusal_headers: tuple[tuple[str, str], ...] = ()
+    """What may be told of the headers of the last refusal."""
+    phase: str = "beginning"
+    under_way: bool = False
+    """Whether a request is on its way."""
+    unsettled: bool = False
+    """Whether one was, and nobody knows what became of it."""
+
+    @property
+    def renews(self) -> bool:
+        """Whether it fetches tokens for the others: it needs no slot, and goes on while the client closes."""
+        return self.endpoint.bearer is not Bearer.ACCESS
+
+    @property
+    def deadline(self) -> float | None:
+        """The moment on the client's clock when time is up."""
+        return None if self.total is None else self.started + self.total
+
+    @property
+    def may_have_taken_effect(self) -> bool:
+        """Whether it may have changed something at the service."""
+        return (self.under_way or self.unsettled) and self.endpoint.retry is not RetryClass.SAFE
+
+    def ended(self, outcome: object) -> None:
+        """Take note of what an attempt led to. What a server says that failed in its work proves nothing."""
+        self.under_way = False
+        match outcome:
+            case OutcomeUnknownError():
+                self.unsettled = True
+            case ResponseDecodeError():
+                self.unsettled = True
+            case APIStatusError():
+                self.unsettled = self.unsettled or failed_at_work(outcome)
+            case _:
+                pass
+
+    # --- what its error says -------------------------------------------------------------------------------
+
+    def final(self, failure: NudgescribeError, *, not_repeated: str | None = None) -> NudgescribeError:
+        """The error that the call ends with, made of what went wrong last."""
+        unsafe = self.endpoint.retry is RetryClass.UNSAFE
+        if isinstance(failure, RequestNotSentError) and self.may_have_taken_effect:
+            # This time; an earlier one may have got through.
+            failure = OutcomeUnknownError(
+                f"An earlier attempt was sent, and its outcome is not known. {failure.message}"
+            )
+        elif unsafe and isinstance(failure, APIStatusError) and failed_at_work(failure):
+            failure = _unknown(failure)
+        elif self.may_have_taken_effect and isinstance(failure, ClientClosedError | ConfigurationError):
+            failure.message += " An earlier attempt was sent."
+        elif self.may_have_taken_effect and isinstance(failure, APIStatusError) and not failed_at_work(failure):
+            failure.message += " An earlier attempt was sent, and this may be its consequence."
+        failure.not_repeated = not_repeated
+        return self._told(failure)
+
+    def out_of_time(self, *, closed: bool) -> NudgescribeError:
+        """The error of a call whose time ran out, or that was ended because the client closes."""
+        if closed:
+            failure: NudgescribeError = ClientClosedError(f"The client was closed while the call was {self.phase}.")
+        else:
+            failure = DeadlineExceededError(
+                f"The call did not end within {self.total:g} s; it was {self.phase}.",
+                may_have_taken_effect=self.may_have_taken_effect,
+            )
+            failure.phase = self.phase
+        return self._told(failure)
+
+    def _told(self, failure: NudgescribeError) -> NudgescribeError:
+        """The failure with all that is known of the call."""
+        failure.operation = self.endpoint.operation
+        failure.attempts = tuple(self.attempts)
+        tell(failure, self.endpoint, may_have_taken_effect=self.may_have_taken_effect)
+        return failure
+
+
+def failed_at_work(error: APIStatusError) -> bool:
+    """Whether the service says that it failed, and not that it did not even begin: its work may be done."""
+    return (error.status == 408 or error.status >= 500) and not refused_before_work(error)
+
+
+def tell(failure: NudgescribeError, endpoint: Endpoint[Any], *, may_have_taken_effect: bool) -> None:
+    """Write on an error whether the call may have taken effect, and what to do about it."""
+    failure.may_have_taken_effect = may_have_taken_effect
+    if may_have_taken_effect:
+        failure.look = endpoint.look
+        probably = "has probably" if isinstance(failure, ResponseDecodeError) else "may have"
+        failure.advice = f"The call {probably} taken effect: look with {endpoint.look} before you send it again."
+    elif endpoint.retry is RetryClass.SAFE:
+        if isinstance(failure, OutcomeUnknownError | DeadlineExceededError):
+            failure.advice = "It changes nothing, so trying again is safe."
+    elif isinstance(failure, ClientClosedError | DeadlineExceededError):
+        failure.advice = "It has not taken effect."
+
+
+def _unknown(error: APIStatusError) -> ServerOutcomeUnknownError:
+    return ServerOutcomeUnknownError(
+        error.message,
+        status=error.status,
+        said=error.said,
+        code=error.code,
+        body=error.body,
+        retry_after=error.retry_after,
+        request_id=error.request_id,
+    )
