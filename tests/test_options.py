@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nudgescribe_async.errors import ConfigurationError
-from nudgescribe_async.options import RESERVED_HEADERS, CallOptions, RetryPolicy, Timeout
+from nudgescribe_async.options import RESERVED_HEADERS, CallOptions, Priority, RetryBudget, RetryPolicy, Timeout, bulk
 
 NUMBERS = [
     (Timeout, "total", True),
@@ -122,3 +122,35 @@ def test_headers_are_a_copy_that_nobody_changes_after_the_check() -> None:
     options = CallOptions(headers=mine)
     mine["Authorization"] = "Bearer other"
     assert options.headers == {"X-Team": "crm"}
+
+
+@pytest.mark.parametrize("name", ["reserve", "share", "per_second"])
+@pytest.mark.parametrize("value", [-1, -0.1, math.nan, math.inf, True, None, "5"])
+def test_a_budget_that_is_none_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^RetryBudget\({name}=\.\.\.\) must be a number, 0 or above"):
+        RetryBudget(**{name: value})
+
+
+def test_a_budget_of_nothing_is_one() -> None:
+    assert RetryBudget(reserve=0, share=0, per_second=0).reserve == 0
+
+
+@pytest.mark.parametrize("value", ["interactive", Priority.INTERACTIVE, "bulk", Priority.BULK])
+def test_a_priority_is_known_by_its_name(value: Any) -> None:
+    assert CallOptions(priority=value).priority is Priority(value)
+    assert CallOptions().priority is None
+
+
+@pytest.mark.parametrize("value", ["high", "", 1, True, ["bulk"], {}])
+def test_a_priority_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^CallOptions\(priority=\.\.\.\) must be 'interactive' or 'bulk'"):
+        CallOptions(priority=value)
+
+
+def test_bulk_fills_in_the_priority_and_nothing_else() -> None:
+    assert bulk(None) == CallOptions(priority=Priority.BULK)
+    given = CallOptions(timeout=5.0, retries=2, headers={"X-Team": "crm"})
+    assert bulk(given) == CallOptions(timeout=5.0, retries=2, headers={"X-Team": "crm"}, priority=Priority.BULK)
+    urgent = CallOptions(priority=Priority.INTERACTIVE)
+    assert bulk(urgent) is urgent
+    assert bulk("fast") == "fast"  # type: ignore[arg-type] - the session says what is wrong with it
