@@ -131,6 +131,7 @@ class Session:
         self._codec = Codec()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._cut = False  # whether closing has ended calls
         self._active: set[asyncio.Timeout] = set()
         self._idle = asyncio.Event()
 
@@ -227,7 +228,7 @@ class Session:
         except TimeoutError:
             if not scope.expired():
                 raise
-            raise out_of_time(closed=self._closed) from None
+            raise out_of_time(closed=self._cut) from None
         finally:
             if timer is not None:
                 timer.cancel()
@@ -303,6 +304,7 @@ class Session:
         while self._active:
             self._idle.clear()
             if hurry.is_set() or cancelled is not None:
+                self._cut = True
                 for scope in tuple(self._active):
                     _expire(scope)
             try:

@@ -367,11 +367,17 @@ class _Body(aiohttp.Payload):
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002
         """Write the body. Errors of the stream are kept in ``error``, errors of the connection are not."""
         self._done = asyncio.Event()
+        connection = getattr(writer, "transport", None)  # the writer forgets it when it is closed
         try:
             if isinstance(self._value, bytes):
                 await self._write_bytes(writer, self._value)
             else:
                 await self._write_stream(writer, self._value)
+        except asyncio.CancelledError:
+            # aiohttp closes it, which waits until the server has read what is buffered: perhaps for ever.
+            if connection is not None:
+                connection.abort()
+            raise
         finally:
             self._done.set()
 
