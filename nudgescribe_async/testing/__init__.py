@@ -5,18 +5,8 @@ See ``docs/testing.md``.
 
 from nudgescribe_async.injection import Injection
 from nudgescribe_async.testing.clock import VirtualClock
-from nudgescribe_async.testing.proxy import (
-    Close,
-    Corrupt,
-    Exchange,
-    FaultProxy,
-    ProxyFault,
-    Replace,
-    Reset,
-    Stall,
-    Trickle,
-    Truncate,
-)
+from nudgescribe_async.testing.faults import Close, Corrupt, ProxyFault, Replace, Reset, Stall, Trickle, Truncate
+from nudgescribe_async.testing.proxy import Exchange, FaultProxy
 from nudgescribe_async.testing.scripted import HANG, Script, ScriptedTransport, SentRequest, Step, answer
 
 __all__ = [

@@ -15,24 +15,15 @@ from urllib.parse import urlsplit
 from attrs import define, field, frozen
 
 from nudgescribe_async.codec import InvalidJSONError, loads
-from nudgescribe_async.endpoint import Endpoint
-from nudgescribe_async.endpoints import auth, campaigns, customer_groups, customers, messages, profile_fields, reruns
 from nudgescribe_async.errors import ClientClosedError, NudgescribeError
 from nudgescribe_async.shapes import hidden
+from nudgescribe_async.testing._operations import OPERATIONS, check_name
 from nudgescribe_async.transport import BytesStream, Headers, Request, Response, StreamBody
 
 if TYPE_CHECKING:
     from nudgescribe_async.clock import Clock
 
-__all__ = ["HANG", "OPERATIONS", "Script", "ScriptedTransport", "SentRequest", "Step", "answer"]
-
-OPERATIONS: Final[Mapping[tuple[str, str], str]] = {
-    (value.method, value.path): value.operation
-    for module in (auth, campaigns, customer_groups, customers, messages, profile_fields, reruns)
-    for value in cast("Mapping[str, object]", vars(module)).values()
-    if isinstance(value, Endpoint)
-}
-"""The operation behind each method and path."""
+__all__ = ["HANG", "Script", "ScriptedTransport", "SentRequest", "Step", "answer"]
 
 _LIFETIME = 14 * 86_400  # of an access token, as the service's own
 
@@ -186,9 +177,7 @@ class ScriptedTransport:
             ValueError: there is no such operation.
             TypeError: ``script`` is none.
         """
-        known = sorted(set(OPERATIONS.values()))
-        if operation not in known:
-            raise ValueError(f"There is no operation {operation!r}. There are: {', '.join(known)}.")
+        check_name(operation)
         again = not isinstance(script, Sequence)
         steps: list[Step | _Computed] = [*script] if isinstance(script, Sequence) else [script]
         for step in steps:

@@ -29,7 +29,7 @@ from nudgescribe_async import (
     Transport,
 )
 from nudgescribe_async.testing import HANG, ScriptedTransport, SentRequest, VirtualClock, answer
-from nudgescribe_async.testing.scripted import OPERATIONS
+from nudgescribe_async.testing._operations import OPERATIONS
 
 GROUP = {"customer_group_id": "g", "group_name": "Gold", "workspace_id": "w"}
 CUSTOMER = {"customer_id": "c", "customer_group_id": "g", "extended_profile": {}}
