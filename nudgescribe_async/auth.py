@@ -277,7 +277,11 @@ class TokenManager:
             if now < held.renew_at:
                 return held.tokens.access_token
             if now < held.expires_at:
-                if self._renewal is None and now >= max(self._background_after, self._rejected_until):
+                if (
+                    self._renewal is None
+                    and not self._closed
+                    and now >= max(self._background_after, self._rejected_until)
+                ):
                     self._start(refresh=True)
                 return held.tokens.access_token
         return (await self._renewed()).tokens.access_token

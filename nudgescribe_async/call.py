@@ -101,8 +101,10 @@ class Call:
         failure.not_repeated = not_repeated
         return self._told(failure)
 
-    def out_of_time(self, *, closed: bool) -> NudgescribeError:
+    def out_of_time(self, *, closed: bool, paused: bool) -> NudgescribeError:
         """The error of a call whose time ran out, or that was ended because the client closes."""
+        if paused and self.phase == "waiting for a free slot":
+            self.phase = "waiting for the end of a pause"
         if closed:
             failure: NudgescribeError = ClientClosedError(f"The client was closed while the call was {self.phase}.")
         else:

@@ -246,7 +246,9 @@ class Nudgescribe:
             while not closing.done():
                 with suppress(asyncio.CancelledError):  # once is enough
                     await asyncio.wait([closing])
-            raise
+            caller = asyncio.current_task()
+            if caller is None or caller.cancelling():
+                raise  # else it was the task of closing that was cancelled, which is done all the same
         finally:
             if timer is not None:
                 timer.cancel()

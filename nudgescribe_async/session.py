@@ -185,7 +185,11 @@ class Session:
             self._clock.monotonic(),
             options.timeout if options.timeout is not None else self._timeout.total,
         )
-        return await self._until(self._run(call, bearer), call.out_of_time, call.total, counts=not call.renews)
+
+        def ended(*, closed: bool) -> NudgescribeError:
+            return call.out_of_time(closed=closed, paused=self._throttle.paused)
+
+        return await self._until(self._run(call, bearer), ended, call.total, counts=not call.renews)
 
     async def shared(self, work: Coroutine[Any, Any, T], operation: str) -> T:
         """Await what several callers share, as a call of one of them: closing gives it time, then ends it."""
@@ -434,7 +438,12 @@ class Session:
             RequestRetrying(operation=operation, attempt=number, after=decision.after, reason=decision.reason)
         )
         call.phase = f"waiting for its next attempt, since {decision.reason[:1].lower()}{decision.reason[1:]}"
-        await self._clock.sleep(decision.after)
+        try:
+            await self._clock.sleep(decision.after)
+        except asyncio.CancelledError:
+            if decision.costs and not waits_its_turn:
+                self._budget.give_back()
+            raise
         if decision.costs and waits_its_turn:
             call.phase = "waiting for the client's budget of retries"
             await self._budget.turn()
@@ -442,10 +451,9 @@ class Session:
     async def _attempt(self, call: Call) -> Answer | NudgescribeError:
         """One request: its answer, or what went wrong."""
         if call.renews:
-            call.phase = "waiting for the end of a pause"
-            await self._throttle.gate()
-            return await self._send(call, None)
-        call.phase = "waiting for the end of a pause" if self._throttle.paused else "waiting for a free slot"
+            call.phase = "waiting for a free slot"
+            return await self._send(call, await self._throttle.gate())
+        call.phase = "waiting for a free slot"
         era = await self._throttle.acquire(call.priority)
         try:
             if call.token is not None:
@@ -454,7 +462,7 @@ class Session:
         finally:
             self._throttle.release()
 
-    async def _send(self, call: Call, era: int | None) -> Answer | NudgescribeError:
+    async def _send(self, call: Call, era: int) -> Answer | NudgescribeError:
         request = call.request
         if call.token is not None:
             bearer = Secret(f"Bearer {call.token}")
@@ -494,7 +502,7 @@ class Session:
             )
         )
         if isinstance(outcome, Answer):
-            self._throttle.succeeded()
+            self._throttle.succeeded(era)
             self._budget.succeeded(repeated=call.repeated)
             return evolve(outcome, attempts=tuple(call.attempts))
         pause = pause_after(outcome, attempts=number, policy=call.policy)

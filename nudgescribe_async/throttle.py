@@ -117,6 +117,11 @@ class Throttle:
         else:
             line = self._bulk if priority is Priority.BULK else self._interactive
             await line.wait(give_back=self.release)
+            try:
+                await self.gate()  # a pause may have begun between being served and going on
+            except asyncio.CancelledError:
+                self.release()
+                raise
         return self._era
 
     def release(self) -> None:
@@ -124,34 +129,40 @@ class Throttle:
         self.in_flight -= 1
         self._serve()
 
-    async def gate(self) -> None:
-        """Wait until no pause is on."""
+    async def gate(self) -> int:
+        """Wait until no pause is on. What comes back is for ``refused``."""
         while self.paused:
             await self._at_gate.wait(give_back=lambda: None)
+        return self._era
 
-    def succeeded(self) -> None:
-        """A request was answered in earnest: let one more in for each round of them."""
-        if self._window < self.limit:
+    def succeeded(self, era: int) -> None:
+        """A request was answered in earnest: let one more in for each round of them.
+
+        Args:
+            era: what ``acquire`` or ``gate`` gave; success of what was sent before the last refusal shows nothing.
+        """
+        if era == self._era and self._window < self.limit:
             self._window = min(self._window + 1.0 / self._window, float(self.limit))
             self._serve()
 
-    def refused(self, seconds: float, *, era: int | None, operation: str, status: int) -> None:
+    def refused(self, seconds: float, *, era: int, operation: str, status: int) -> None:
         """The service said "too many": send nothing for so long, and fewer at once after that.
 
         To be called before the slot is given back, or the next call would slip through.
 
         Args:
             seconds: how long; a pause that is on already and lasts longer stays as it is.
-            era: what ``acquire`` gave to the refused call; ``None`` if it had no slot.
+            era: what ``acquire`` or ``gate`` gave to the refused call.
             operation: what was refused, for the event.
             status: 429 or 503, for the event.
         """
-        if era is None or era == self._era:
+        if era == self._era:
             self._era += 1
-            self._window = max(1.0, min(self._window, self.in_flight) / 2)
+            # A renewal is refused without a slot: if nothing else is in flight, that says nothing of how much is too much.
+            self._window = max(1.0, min(self._window, self.in_flight or self._window) / 2)
         now = self._clock.monotonic()
         already = self._paused_until if self._paused_until is not None else now
-        if now + seconds <= already:
+        if seconds <= 0 or now + seconds <= already:
             return
         tell = not self.paused or now + seconds > already + _WORTH_TELLING
         if self._resumption is not None:
@@ -219,16 +230,20 @@ class Budget:
 
     def take(self) -> None:
         """Take one, which is there."""
-        self._saved = self.left - 1
+        self._saved = max(self.left - 1.0, 0.0)
+
+    def give_back(self) -> None:
+        """Put one back that was taken and not used."""
+        self._put(1.0)
 
     async def turn(self) -> None:
-        """Take one, as soon as there is one, in the order of arrival."""
+        """Take one, as soon as there is one, in the order of arrival. Only where it ``refills``."""
         if self.left >= _NEARLY_ONE and not self._line:
             self.take()
             return
         self._set_timer()
         try:
-            await self._line.wait(give_back=lambda: self._put(1.0))
+            await self._line.wait(give_back=self.give_back)
         finally:
             if not self._line:
                 self.close()

@@ -138,13 +138,15 @@ class VirtualClock:
             self._give_up(waiter)
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
-        """Have the event loop call ``callback`` once the clock is ``seconds`` further.
+        """Have the event loop call ``callback`` once the clock is ``seconds`` further; 0 or less: soon.
 
         Raises:
             ValueError: ``seconds`` is no number.
         """
         loop = self._attend(seconds)
         context = contextvars.copy_context()
+        if seconds <= 0:
+            return loop.call_soon(callback, context=context)
         call: asyncio.Handle | None = None
 
         def wake() -> None:
@@ -209,7 +211,7 @@ class VirtualClock:
     def _wait(self, seconds: float, wake: Callable[[], None], woken: asyncio.Future[None] | None = None) -> _Waiter:
         self._count += 1
         # However short a wait, time passes: otherwise whoever sleeps until a moment would never get there.
-        moment = max(self._now + seconds, math.nextafter(self._now, math.inf)) if seconds > 0 else self._now
+        moment = max(self._now + seconds, math.nextafter(self._now, math.inf))
         waiter = _Waiter(moment, self._count, wake, woken)
         heapq.heappush(self._waiters, waiter)
         self._drive()

@@ -586,3 +586,15 @@ def test_uvloop_too(test: Callable[[], Awaitable[None]]) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
+
+
+async def test_a_timer_of_no_time_is_due_at_once_though_the_clock_stands() -> None:
+    clock = VirtualClock(auto=False)
+    called: list[float] = []
+    clock.call_later(0, lambda: called.append(0))
+    clock.call_later(-1, lambda: called.append(-1))
+    clock.call_later(0, lambda: called.append(7)).cancel()
+    assert called == []
+    await asyncio.sleep(0)
+    assert called == [0, -1]
+    assert clock.now == clock.monotonic()
