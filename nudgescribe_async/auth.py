@@ -241,6 +241,7 @@ class TokenManager:
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._events = events if events is not None else Events()
         self._held: _Held | None = None
+        self._former: StoredTokens | None = None
         self._renewal: asyncio.Task[_Held] | None = None
         self._renewal_is_login = False
         self._refused: str | None = None
@@ -254,11 +255,13 @@ class TokenManager:
         self._closed = False
 
     def secrets(self) -> tuple[str, ...]:
-        """The tokens at hand, so that they can be masked where a text from outside is kept."""
-        if self._held is None:
-            return ()
-        tokens = self._held.tokens
-        return (tokens.access_token,) if tokens.refresh_token is None else (tokens.access_token, tokens.refresh_token)
+        """The tokens at hand and those before them, so that they can be masked where a text from outside is kept."""
+        return tuple(
+            token
+            for tokens in filter(None, (self._held.tokens if self._held is not None else None, self._former))
+            for token in (tokens.access_token, tokens.refresh_token)
+            if token is not None
+        )
 
     def newest(self, token: str) -> str:
         """The token at hand, for a call that has waited since it got ``token``."""
@@ -484,6 +487,7 @@ class TokenManager:
         lifetime = max(tokens.expires_at - tokens.obtained_at, 0.0)
         # With jitter, so that a fleet that was started together does not renew together.
         ageing = min(3600.0, lifetime / 5) * random.uniform(0.75, 1.0)  # noqa: S311
+        self._former = self._held.tokens if self._held is not None else None
         self._held = _Held(
             tokens,
             renew_at=now + left - ageing,

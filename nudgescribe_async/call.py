@@ -15,6 +15,7 @@ from nudgescribe_async.errors import (
     DeadlineExceededError,
     NudgescribeError,
     OutcomeUnknownError,
+    RateLimitedError,
     RequestNotSentError,
     ResponseDecodeError,
     ServerOutcomeUnknownError,
@@ -33,6 +34,7 @@ __all__ = ["Call", "failed_at_work", "tell"]
 class Call:
     """One call, from its first attempt to its last."""
 
+    number: int
     endpoint: Endpoint[Any]
     request: Request
     policy: RetryPolicy
@@ -99,12 +101,15 @@ class Call:
         elif self.may_have_taken_effect and isinstance(failure, APIStatusError) and not failed_at_work(failure):
             failure.message += " An earlier attempt was sent, and this may be its consequence."
         failure.not_repeated = not_repeated
-        return self._told(failure)
+        failure = self._told(failure)
+        if not self.request.replayable and not_repeated is not None and not failure.may_have_taken_effect:
+            failure.advice = "Open the file again, or pass its path or a function that gives its bytes; then try again."
+        return failure
 
     def out_of_time(self, *, closed: bool, paused: bool) -> NudgescribeError:
         """The error of a call whose time ran out, or that was ended because the client closes."""
         if paused and self.phase == "waiting for a free slot":
-            self.phase = "waiting for the end of a pause"
+            self.phase = "waiting for the end of a pause that the service asked for"
         if closed:
             failure: NudgescribeError = ClientClosedError(f"The client was closed while the call was {self.phase}.")
         else:
@@ -131,6 +136,8 @@ def failed_at_work(error: APIStatusError) -> bool:
 def tell(failure: NudgescribeError, endpoint: Endpoint[Any], *, may_have_taken_effect: bool) -> None:
     """Write on an error whether the call may have taken effect, and what to do about it."""
     failure.may_have_taken_effect = may_have_taken_effect
+    if isinstance(failure, RateLimitedError) and failure.retry_after:
+        failure.advice = f"Wait {failure.retry_after:,.0f} s, and have fewer calls in flight (concurrency=)."
     if may_have_taken_effect:
         failure.look = endpoint.look
         probably = "has probably" if isinstance(failure, ResponseDecodeError) else "may have"

@@ -97,6 +97,11 @@ with suppress(ImportError):  # the extra `speed`
     _backend_loads, _backend_dumps = orjson.loads, orjson.dumps
 
 
+def looks_whole(data: bytes) -> bool:
+    """Whether this may be a JSON object or array, by a look at both ends."""
+    return (data[:64].lstrip()[:1], data[-64:].rstrip()[-1:]) in {(b"{", b"}"), (b"[", b"]")}
+
+
 def loads(data: bytes) -> Any:
     """The value of a JSON document.
 

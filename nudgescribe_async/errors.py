@@ -352,7 +352,11 @@ class ResponseDecodeError(NudgescribeError):
         expected: what the contract says.
         received: what came instead: its kind and size, never its content.
         evidence: how well the contract knows this: ``seed``, ``reference`` or ``assumed``.
+        unreadable: whether the answer is none of the service at all: HTML, empty, cut off, garbled. Asking again
+            may help then, and was tried where that is safe.
     """
+
+    unreadable: bool = False
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ of the headers of an answer, an allow-list is kept.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import TypeAlias
@@ -14,6 +15,7 @@ from attrs import field, fields, frozen
 
 __all__ = [
     "CallGivenUp",
+    "EffectUnknown",
     "Event",
     "Events",
     "PageFetched",
@@ -30,13 +32,20 @@ __all__ = [
 
 @frozen(kw_only=True, str=False)
 class RequestStarted:
-    """A request is about to be sent."""
+    """A request is about to be sent.
+
+    Attributes:
+        operation: what is requested.
+        call: the number of the call within its client, by which the events of one call are known.
+        attempt: counts from 1 within the call.
+    """
 
     operation: str
+    call: int
     attempt: int
 
     def __str__(self) -> str:
-        return f"{self.operation}: attempt {self.attempt} is sent"
+        return f"{self.operation} (call {self.call}): attempt {self.attempt} is sent"
 
 
 @frozen(kw_only=True, str=False)
@@ -45,15 +54,18 @@ class RequestFinished:
 
     Attributes:
         operation: what was requested.
+        call: the number of the call within its client.
         attempt: counts from 1 within the call.
         seconds: from the start of the request to the end of its answer.
         status: the HTTP status, if there was an answer.
-        error: the name of the error's class, if there was none.
+        error: the name of the error's class, if there was none; ``"CancelledError"`` if the request was cut off
+            by the caller, by the call's deadline, or because the client was closed.
         request_id: what the service called the request.
         headers: of an answer that is no success, the name and value of those on an allow-list.
     """
 
     operation: str
+    call: int
     attempt: int
     seconds: float
     status: int | None = None
@@ -65,20 +77,33 @@ class RequestFinished:
         outcome = f"was answered with {self.status}" if self.status is not None else f"ended with {self.error}"
         known_as = f", request id {self.request_id}" if self.request_id is not None else ""
         headers = "".join(f", {name}: {value}" for name, value in self.headers)
-        return f"{self.operation}: attempt {self.attempt} {outcome} after {self.seconds:.3f} s{known_as}{headers}"
+        known_as = f"{known_as}{headers}"
+        return f"{self.operation} (call {self.call}): attempt {self.attempt} {outcome} after {self.seconds:.3f} s{known_as}"
 
 
 @frozen(kw_only=True, str=False)
 class RequestRetrying:
-    """A request will be sent again after ``after`` seconds; ``reason`` is what went wrong with attempt ``attempt``."""
+    """A request will be sent again.
+
+    Attributes:
+        operation: what was requested.
+        call: the number of the call within its client.
+        attempt: the one that failed.
+        after: seconds until the next one.
+        reason: what went wrong.
+        asked: whether the service asked for it (429, or 503 with ``Retry-After``), and all calls pause.
+    """
 
     operation: str
+    call: int
     attempt: int
     after: float
     reason: str
+    asked: bool = False
 
     def __str__(self) -> str:
-        return f"{self.operation}: attempt {self.attempt} failed, the next one is in {self.after:.2f} s: {self.reason}"
+        attempt = f"attempt {self.attempt} failed, the next one is in {self.after:.2f} s"
+        return f"{self.operation} (call {self.call}): {attempt}: {self.reason}"
 
 
 @frozen(kw_only=True, str=False)
@@ -86,11 +111,36 @@ class CallGivenUp:
     """A call ended with an error that allowed another attempt; ``reason`` says why there was none."""
 
     operation: str
+    call: int
     attempts: int
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.operation}: given up after {self.attempts} attempt(s): {self.reason}"
+        attempts = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        return f"{self.operation} (call {self.call}): given up after {attempts}: {self.reason}"
+
+
+@frozen(kw_only=True, str=False)
+class EffectUnknown:
+    """A call that changes something has ended, and nobody knows whether it took effect.
+
+    Attributes:
+        operation: what was called.
+        call: the number of the call within its client.
+        error: the name of the class of the error that it ended with.
+        phase: what the call was doing.
+        look: the read that tells whether it took effect.
+    """
+
+    operation: str
+    call: int
+    error: str
+    phase: str
+    look: str | None
+
+    def __str__(self) -> str:
+        ended = f"ended with {self.error} while {self.phase}"
+        return f"{self.operation} (call {self.call}) {ended}, and may have taken effect: look with {self.look}"
 
 
 @frozen(kw_only=True, str=False)
@@ -118,13 +168,13 @@ class RequestsPaused:
 
 @frozen(kw_only=True, str=False)
 class RequestsResumed:
-    """A pause is over: ``waiting`` calls wait for one of ``concurrency`` slots."""
+    """A pause is over: ``waiting`` calls stand in line for one of ``concurrency`` slots."""
 
     concurrency: int
     waiting: int
 
     def __str__(self) -> str:
-        return f"The pause is over: {self.waiting} calls wait, at most {self.concurrency} go at once"
+        return f"The pause is over; calls in line: {self.waiting}, at once: at most {self.concurrency}"
 
 
 @frozen(kw_only=True, str=False)
@@ -166,6 +216,7 @@ Event: TypeAlias = (
     | RequestFinished
     | RequestRetrying
     | CallGivenUp
+    | EffectUnknown
     | RequestsPaused
     | RequestsResumed
     | TokenRenewed
@@ -177,6 +228,7 @@ _LOGGERS = {
     RequestStarted: (logging.getLogger("nudgescribe_async.session"), logging.DEBUG),
     RequestFinished: (logging.getLogger("nudgescribe_async.session"), logging.DEBUG),
     RequestRetrying: (logging.getLogger("nudgescribe_async.retry"), logging.INFO),
+    EffectUnknown: (logging.getLogger("nudgescribe_async.session"), logging.WARNING),
     CallGivenUp: (logging.getLogger("nudgescribe_async.retry"), logging.WARNING),
     RequestsPaused: (logging.getLogger("nudgescribe_async.throttle"), logging.WARNING),
     RequestsResumed: (logging.getLogger("nudgescribe_async.throttle"), logging.INFO),
@@ -195,6 +247,8 @@ def log_event(event: Event) -> None:
     The record has the event's class as ``event`` and its fields as ``nudgescribe``, for those who log JSON.
     """
     logger, level = _LOGGERS[type(event)]
+    if isinstance(event, RequestRetrying) and event.asked:
+        level = logging.DEBUG  # the pause has been told, once for all calls
     if logger.isEnabledFor(level):
         details = {item.name: getattr(event, item.name) for item in fields(type(event))}
         logger.log(level, "%s", event, extra={"event": type(event).__name__, "nudgescribe": details})
@@ -211,7 +265,16 @@ class Events:
     _subscribers: list[Callable[[Event], None]] = field(factory=lambda: [log_event])
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
-        """Call ``subscriber`` with every event from now on; what comes back ends that."""
+        """Call ``subscriber`` with every event from now on; what comes back ends that.
+
+        Raises:
+            TypeError: it cannot be called, or it is a coroutine function, which nobody would await.
+        """
+        if not callable(subscriber) or inspect.iscoroutinefunction(subscriber):
+            raise TypeError(
+                f"A subscriber must be a plain function of an event, not {subscriber!r}: it is called on the event "
+                "loop, at once; for work that waits, put the event into an asyncio.Queue."
+            )
 
         def entry(event: Event) -> None:  # one of its own, so that who subscribes twice can end either
             subscriber(event)

@@ -60,6 +60,12 @@ def not_a_file(status: int, headers: Headers, body: bytes) -> str | None:
     return None
 
 
+def is_visibly_none(status: int, headers: Headers, body: bytes) -> bool:
+    """Whether an answer is nothing, or a page for browsers: somebody in front of the service answered."""
+    what = not_a_file(status, headers, body)
+    return what is not None and (what == "empty" or "html" in what.lower())
+
+
 def read_rows(text: str) -> list[dict[str, str]]:
     """The rows of a message file.
 

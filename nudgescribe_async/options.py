@@ -21,15 +21,16 @@ def _seconds(instance: object, attribute: Attribute[Any], value: object) -> None
         isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
     ):
         raise ConfigurationError(
-            f"{type(instance).__name__}({attribute.name}=...) must be a number of seconds above 0, or None for no "
-            f"limit; got {value!r}."
+            f"{type(instance).__name__}({attribute.name}=...) must be a number of seconds above 0, or None for "
+            f"{'what the client has' if isinstance(instance, CallOptions) else 'no limit'}; got {value!r}."
         )
 
 
 def _required_seconds(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is None:
-        raise ConfigurationError(f"{type(instance).__name__}({attribute.name}=...) must be a number of seconds.")
-    _seconds(instance, attribute, value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigurationError(
+            f"{type(instance).__name__}({attribute.name}=...) must be a number of seconds above 0; got {value!r}."
+        )
 
 
 def _attempts(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -140,7 +141,7 @@ def _retry_policy(value: RetryPolicy | int | None) -> RetryPolicy | None:
         return value
     if isinstance(value, bool) or not isinstance(cast("object", value), int) or value < 0:
         raise ConfigurationError(
-            f"CallOptions(retries=...) must be a number of retries, or a RetryPolicy; got {value!r}."
+            f"CallOptions(retries=...) must be a number of retries, 0 or more, or a RetryPolicy; got {value!r}."
         )
     return RetryPolicy(attempts=value + 1)
 

@@ -147,10 +147,12 @@ class PageIterator(Generic[T]):
             await asyncio.gather(*(task for _, task in window), return_exceptions=True)
 
     def _failure(self, page: int, total: int, error: NudgescribeError) -> PageError:
-        return PageError(
+        failure = PageError(
             f"Page {page} of {total} could not be had: {error.message}",
             page=page,
             operation=error.operation or self._operation,
             request_id=error.request_id,
             attempts=error.attempts,
         )
+        failure.not_repeated, failure.advice = error.not_repeated, error.advice
+        return failure

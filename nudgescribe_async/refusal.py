@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nudgescribe_async.transport import Headers
 
-__all__ = ["mask", "read_refusal", "request_id"]
+__all__ = ["mask", "read_refusal", "request_id", "what_came"]
 
 _MESSAGE_LENGTH = 500
 _BODY_LENGTH = 2_000
@@ -131,6 +131,18 @@ def read_refusal(
         retry_after=retry_after_seconds(headers.get("retry-after"), sent=http_date(headers.get("date", "")), now=now),
         request_id=request_id(headers, secrets),
     )
+
+
+def what_came(headers: Headers, body: bytes, secrets: Iterable[str]) -> str | None:
+    """What an answer is that was to be data, in words: a web page, or nothing; ``None`` if that is not plain."""
+    if not body.strip():
+        return "empty"
+    text = _start(body[:_READ_LENGTH], tuple(secrets))
+    if not _HTML.search(text):
+        return None
+    title = _TITLE.search(text)
+    said = _printable(" ".join(html.unescape(_TAG.sub(" ", title[2])).split())[:100]) if title else ""
+    return f'a web page ("{said}")' if said else "a web page"
 
 
 def _what_it_says(body: bytes, text: str) -> tuple[str, str | None]:

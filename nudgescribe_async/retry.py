@@ -8,8 +8,12 @@ outcome unknown        again                  stop
 429                    again                  again
 503 with Retry-After   again                  again
 408 500 502 503 504    again                  stop
+unreadable success     again                  stop
 any other answer       stop                   stop
 =====================  =====================  ===========================
+
+Unreadable is what is no answer of the service at all (HTML, nothing, half of it, garbled). A success that
+can be read and does not fit the contract is final: the same question would have the same answer.
 
 Then come the body (can it be sent a second time?), the number of attempts, the time left, and the
 client's budget of retries; whatever says no is told in the error (``not_repeated``).
@@ -29,7 +33,13 @@ import backoff
 from attrs import frozen
 
 from nudgescribe_async.endpoint import RetryClass
-from nudgescribe_async.errors import APIStatusError, NudgescribeError, RequestNotSentError, TransportError
+from nudgescribe_async.errors import (
+    APIStatusError,
+    NudgescribeError,
+    RequestNotSentError,
+    ResponseDecodeError,
+    TransportError,
+)
 
 if TYPE_CHECKING:
     from nudgescribe_async.options import RetryPolicy
@@ -99,8 +109,7 @@ def decide(
     if not replayable:
         return Stop("the body cannot be sent a second time")
     if attempts >= policy.attempts:
-        made = "1 attempt is" if attempts == 1 else f"{attempts} attempts are"
-        return Stop(f"{made} all that was asked for")
+        return Stop(f"that was attempt {attempts} of {policy.attempts} (RetryPolicy)")
     wanted = failure.retry_after if isinstance(failure, APIStatusError) else None
     if wanted is not None and wanted > policy.longest_retry_after:
         return Stop(
@@ -143,6 +152,8 @@ def _may_repeat(retry_class: RetryClass, failure: NudgescribeError) -> bool:
         case RequestNotSentError():
             return True
         case TransportError():
+            return retry_class is not RetryClass.UNSAFE
+        case ResponseDecodeError(unreadable=True):
             return retry_class is not RetryClass.UNSAFE
         case APIStatusError(status=status):
             return refused_before_work(failure) or (retry_class is not RetryClass.UNSAFE and status in _TRANSIENT)

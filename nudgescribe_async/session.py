@@ -21,11 +21,12 @@ from attrs import evolve, field, frozen
 from nudgescribe_async.address import checked_base_url
 from nudgescribe_async.auth import Replacement
 from nudgescribe_async.call import Call, tell
-from nudgescribe_async.codec import Codec, InvalidJSONError, dumps, loads
+from nudgescribe_async.codec import Codec, InvalidJSONError, dumps, loads, looks_whole
 from nudgescribe_async.endpoint import Bearer, Endpoint, Kind, RetryClass, checked
 from nudgescribe_async.errors import (
     APIStatusError,
     Attempt,
+    AuthenticationError,
     ClientClosedError,
     ConfigurationError,
     DeadlineExceededError,
@@ -35,10 +36,17 @@ from nudgescribe_async.errors import (
     ResponseDecodeError,
     TransportError,
 )
-from nudgescribe_async.events import CallGivenUp, Events, RequestFinished, RequestRetrying, RequestStarted
-from nudgescribe_async.message_file import end_is_known, not_a_file
+from nudgescribe_async.events import (
+    CallGivenUp,
+    EffectUnknown,
+    Events,
+    RequestFinished,
+    RequestRetrying,
+    RequestStarted,
+)
+from nudgescribe_async.message_file import end_is_known, is_visibly_none, not_a_file
 from nudgescribe_async.options import CallOptions, Priority, RetryPolicy, Timeout
-from nudgescribe_async.refusal import mask, read_refusal, request_id
+from nudgescribe_async.refusal import mask, read_refusal, request_id, what_came
 from nudgescribe_async.retry import Retry, decide, pause_after
 from nudgescribe_async.shapes import Secret, hidden
 from nudgescribe_async.transport import SHOWN_HEADERS, Headers, Request, Response, StreamBody, Transport
@@ -60,6 +68,15 @@ USER_AGENT = f"nudgescribe_async/{__version__} Python/{platform.python_version()
 MAX_ANSWER_BYTES = 64 * 2**20
 MAX_REFUSAL_BYTES = 64 * 2**10
 _DEFAULT = CallOptions()
+_NO_TOKEN = (TransportError, DeadlineExceededError, APIStatusError, AuthenticationError)
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        loads(body)
+    except InvalidJSONError:
+        return False
+    return True
 
 
 def _expire(scope: asyncio.Timeout) -> None:
@@ -90,6 +107,8 @@ class Answer:
     body: bytes = field(repr=False)
     request_id: str | None = None
     attempts: tuple[Attempt, ...] = ()
+    call: int = 0
+    """The number of the call, for events."""
     token: str | None = field(default=None, repr=hidden)
 
 
@@ -132,6 +151,7 @@ class Session:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._cut = False  # whether closing has ended calls
+        self._calls = 0
         self._active: set[asyncio.Timeout] = set()
         self._idle = asyncio.Event()
 
@@ -177,7 +197,9 @@ class Session:
         if not isinstance(options, CallOptions):
             raise TypeError(f"{endpoint.operation}: options must be CallOptions(...), not {type(options).__name__}.")
         priority = options.priority if options.priority is not None else Priority.INTERACTIVE
+        self._calls += 1
         call = Call(
+            self._calls,
             endpoint,
             self._request(endpoint, values, options),
             options.retries if options.retries is not None else self._retry[priority],
@@ -189,7 +211,27 @@ class Session:
         def ended(*, closed: bool) -> NudgescribeError:
             return call.out_of_time(closed=closed, paused=self._throttle.paused)
 
-        return await self._until(self._run(call, bearer), ended, call.total, counts=not call.renews)
+        try:
+            return await self._until(self._run(call, bearer), ended, call.total, counts=not call.renews)
+        except NudgescribeError as error:
+            if error.may_have_taken_effect:
+                self._warn(endpoint, call.number, error, call.phase)
+            raise
+        except asyncio.CancelledError as error:
+            if call.may_have_taken_effect:
+                self._warn(endpoint, call.number, error, call.phase)
+                error.add_note(
+                    f"{endpoint.operation} was cancelled while {call.phase}. It may have taken effect: look with "
+                    f"{endpoint.look} before you send it again."
+                )
+            raise
+
+    def _warn(self, endpoint: Endpoint[Any], call: int, error: BaseException, phase: str) -> None:
+        if endpoint.bearer is Bearer.ACCESS:  # else it is about tokens, which are had anew
+            name = type(error).__name__
+            self.events.emit(
+                EffectUnknown(operation=endpoint.operation, call=call, error=name, phase=phase, look=endpoint.look)
+            )
 
     async def shared(self, work: Coroutine[Any, Any, T], operation: str) -> T:
         """Await what several callers share, as a call of one of them: closing gives it time, then ends it."""
@@ -258,6 +300,8 @@ class Session:
                 raise self._no(endpoint, answer) from None
             error.request_id, error.attempts = answer.request_id, answer.attempts
             tell(error, endpoint, may_have_taken_effect=endpoint.retry is not RetryClass.SAFE)
+            if error.may_have_taken_effect:
+                self._warn(endpoint, answer.call, error, "reading the answer")
             raise
         if getattr(result, "success", None) is False and not endpoint.partial:
             raise self._no(endpoint, answer)
@@ -366,7 +410,7 @@ class Session:
                 call.phase = "waiting for a token"
                 try:
                     call.token = await self.tokens.token()
-                except (TransportError, DeadlineExceededError, APIStatusError) as error:
+                except _NO_TOKEN as error:
                     await self._wait_without_token(call, error)
                     continue
             outcome = await self._attempt(call)
@@ -377,8 +421,8 @@ class Session:
             if isinstance(outcome, Answer):
                 return outcome
             try:
-                renewed = await self._replaced(call, status, already=replaced is not None)
-            except (TransportError, DeadlineExceededError, APIStatusError) as error:
+                renewed = await self._replaced(call, outcome, already=replaced is not None)
+            except _NO_TOKEN as error:
                 await self._wait_without_token(call, error)
                 continue
             if renewed:
@@ -386,26 +430,31 @@ class Session:
             else:
                 await self._wait_or_raise(call, outcome)
 
-    async def _replaced(self, call: Call, status: int | None, *, already: bool) -> bool:
+    async def _replaced(self, call: Call, refusal: NudgescribeError, *, already: bool) -> bool:
         """Whether the call, refused as it was, is worth sending again with another token."""
+        status = refusal.status if isinstance(refusal, APIStatusError) else None
         if already or call.token is None or status not in (401, 403) or call.renews:
             return False
         call.phase = "waiting for another token"
         replacement = await self.tokens.replace(call.token, status, call.endpoint.operation)
-        # If the body is used up, the other token is for the next call.
-        return replacement is not Replacement.KEPT and call.request.replayable
+        if replacement is not Replacement.KEPT and not call.request.replayable:
+            raise call.final(refusal, not_repeated="there is a new token, but the body cannot be sent a second time")
+        return replacement is not Replacement.KEPT
 
     async def _wait_without_token(self, call: Call, error: NudgescribeError) -> None:
         """What follows where no token could be had: the login has been repeated already, so only bulk waits longer.
 
         Whatever became of the login's request, the call itself was not sent.
         """
-        patient = call.priority is Priority.BULK and call.request.replayable
-        if isinstance(error, APIStatusError) and not (patient and _in_trouble(error.status)):
-            raise error
+        refused = isinstance(error, AuthenticationError) or (
+            isinstance(error, APIStatusError) and not _in_trouble(error.status)
+        )
+        patient = call.priority is Priority.BULK and call.request.replayable and not refused
         why = error.message.partition(". ")[0].rstrip(".")  # the rest is about the login's own request
         unsent = RequestNotSentError(f"No token could be had, so nothing was sent: {why}.")
         if not patient:
+            if isinstance(error, APIStatusError | AuthenticationError) and not call.may_have_taken_effect:
+                raise error
             raise call.final(unsent) from error
         call.without_token += 1
         try:
@@ -429,13 +478,20 @@ class Session:
         if not isinstance(decision, Retry):
             if decision.final:
                 raise call.final(failure)
-            self.events.emit(CallGivenUp(operation=operation, attempts=number, reason=decision.why))
+            self.events.emit(CallGivenUp(operation=operation, call=call.number, attempts=number, reason=decision.why))
             raise call.final(failure, not_repeated=decision.why)
         call.repeated = call.repeated or decision.costs
         if decision.costs and not waits_its_turn:
             self._budget.take()
         self.events.emit(
-            RequestRetrying(operation=operation, attempt=number, after=decision.after, reason=decision.reason)
+            RequestRetrying(
+                operation=operation,
+                call=call.number,
+                attempt=number,
+                after=decision.after,
+                reason=decision.reason,
+                asked=not decision.costs,
+            )
         )
         call.phase = f"waiting for its next attempt, since {decision.reason[:1].lower()}{decision.reason[1:]}"
         try:
@@ -469,30 +525,47 @@ class Session:
             request = evolve(request, headers=Headers({**request.headers, "Authorization": bearer}))
         operation, number = call.endpoint.operation, len(call.attempts) + 1
         started = self._clock.monotonic()
-        outcome: Answer | NudgescribeError
-        self.events.emit(RequestStarted(operation=operation, attempt=number))
+        self.events.emit(RequestStarted(operation=operation, call=call.number, attempt=number))
         call.under_way = True
         call.phase = "waiting for the answer"
+        outcome: Answer | NudgescribeError
         try:
-            outcome = await self._answer(call, await self._transport.send(request))
+            outcome = self._readable(call, await self._answer(call, await self._transport.send(request)))
         except (TransportError, ResponseDecodeError) as error:
             outcome = error
-        except NudgescribeError as error:
+        except (ClientClosedError, ConfigurationError) as error:
             call.under_way = False
+            self._finished(call, number, started, error)
             raise call.final(error) from error.__cause__
+        except BaseException as error:
+            call.attempts.append(self._finished(call, number, started, error))
+            raise
         call.ended(outcome)
+        call.attempts.append(self._finished(call, number, started, outcome))
+        if isinstance(outcome, Answer):
+            self._throttle.succeeded(era)
+            self._budget.succeeded(repeated=call.repeated)
+            return evolve(outcome, attempts=tuple(call.attempts))
+        pause = pause_after(outcome, attempts=number, policy=call.policy)
+        if pause is not None and isinstance(outcome, APIStatusError):
+            self._throttle.refused(pause, era=era, operation=operation, status=outcome.status)
+        return outcome
+
+    def _finished(self, call: Call, number: int, started: float, outcome: Answer | BaseException) -> Attempt:
+        """What there is to remember of an attempt; everybody is told."""
+        status = outcome.status if isinstance(outcome, Answer | APIStatusError) else None
         attempt = Attempt(
             number=number,
             after=started - call.started,
             seconds=self._clock.monotonic() - started,
-            status=outcome.status if isinstance(outcome, Answer | APIStatusError) else None,
-            error=None if isinstance(outcome, Answer | APIStatusError) else type(outcome).__name__,
-            request_id=outcome.request_id,
+            status=status,
+            error=None if status is not None else type(outcome).__name__,
+            request_id=outcome.request_id if isinstance(outcome, Answer | NudgescribeError) else None,
         )
-        call.attempts.append(attempt)
         self.events.emit(
             RequestFinished(
-                operation=operation,
+                operation=call.endpoint.operation,
+                call=call.number,
                 attempt=number,
                 seconds=attempt.seconds,
                 status=attempt.status,
@@ -501,14 +574,7 @@ class Session:
                 headers=call.refusal_headers if isinstance(outcome, APIStatusError) else (),
             )
         )
-        if isinstance(outcome, Answer):
-            self._throttle.succeeded(era)
-            self._budget.succeeded(repeated=call.repeated)
-            return evolve(outcome, attempts=tuple(call.attempts))
-        pause = pause_after(outcome, attempts=number, policy=call.policy)
-        if pause is not None and attempt.status is not None:
-            self._throttle.refused(pause, era=era, operation=operation, status=attempt.status)
-        return outcome
+        return attempt
 
     async def _answer(self, call: Call, response: Response) -> Answer | APIStatusError:
         async with response:
@@ -519,13 +585,42 @@ class Session:
             if call.endpoint.answer is str and not end_is_known(response.headers):
                 raise OutcomeUnknownError("The answer may have been cut off, since nothing tells where it ends.")
             call.phase = "reading the answer"
+            known_as = request_id(response.headers, self._all_secrets(call.token))
+            try:
+                body = await response.read(limit=self._max_answer_bytes)
+            except ResponseDecodeError as error:
+                error.request_id = known_as
+                error.message += " max_answer_bytes= of the client sets another limit."
+                raise
             return Answer(
                 status=response.status,
                 headers=response.headers,
-                body=await response.read(limit=self._max_answer_bytes),
-                request_id=request_id(response.headers, self._all_secrets(call.token)),
+                body=body,
+                request_id=known_as,
                 token=call.token,
+                call=call.number,
             )
+
+    def _readable(self, call: Call, outcome: Answer | APIStatusError) -> Answer | APIStatusError:
+        """The answer, if it may be one: what is visibly none is a failure, which may be repeated."""
+        if not isinstance(outcome, Answer):
+            return outcome
+        if call.endpoint.answer is str:
+            if not is_visibly_none(outcome.status, outcome.headers, outcome.body):
+                return outcome
+        elif looks_whole(outcome.body) or _is_json(outcome.body):
+            return outcome
+        try:
+            self.decode(call.endpoint, outcome)
+        except ResponseDecodeError as error:
+            error.unreadable = True
+            what = what_came(outcome.headers, outcome.body, self._all_secrets(call.token))
+            if what is not None:
+                error.message = f"The answer is {what}, not {'CSV' if call.endpoint.answer is str else 'JSON'}."
+            if call.endpoint.retry is RetryClass.SAFE:
+                error.advice = "Something between you and the service may have answered: check base_url and proxies."
+            raise
+        return outcome
 
     def _refusal(
         self, endpoint: Endpoint[Any], status: int, headers: Headers, body: bytes, token: str | None
@@ -557,5 +652,7 @@ class Session:
 
     def _no(self, endpoint: Endpoint[Any], answer: Answer) -> APIStatusError:
         error = self._refusal(endpoint, answer.status, answer.headers, answer.body, answer.token)
+        says = f': "{error.said}"' if error.said else ", without an explanation"
+        error.message = f'The service answered with {answer.status}, and "success": false{says}.'
         error.operation, error.attempts = endpoint.operation, answer.attempts
         return error

@@ -47,7 +47,12 @@ NONSENSE: dict[str, tuple[bytes, str]] = {
     "null": (b"null", "application/json"),
     "NUL bytes": (bytes(1_000), "application/json"),
     "deep": (b"[" * 100_000, "application/json"),
+    "nested": (b"[" * 100_000 + b"]" * 100_000, "application/json"),
 }
+UNREADABLE = {"HTML", "truncated JSON", "empty", "a number", "NUL bytes", "deep"}
+"""What a look at both ends shows to be no answer. The rest looks like one, and asking again would not help."""
+WEB_PAGE = 'a web page ("Sign in")'
+SOON = RetryPolicy(attempts=3, base=0.001)
 
 
 def answering(body: bytes, content_type: str, **headers: str) -> Server:
@@ -76,30 +81,52 @@ def streaming(chunks: Callable[[], AsyncIterator[bytes]], **headers: str) -> Ser
 @pytest.mark.parametrize("nonsense", NONSENSE)
 @pytest.mark.parametrize("read", ["a list", "an object"])
 async def test_nonsense_in_place_of_json(read: str, nonsense: str) -> None:
-    async with answering(*NONSENSE[nonsense]) as server, Nudgescribe(CREDENTIALS, base_url=server.url) as ns:
+    server = answering(*NONSENSE[nonsense])
+    async with server, Nudgescribe(CREDENTIALS, base_url=server.url, retry=SOON) as ns:
         with pytest.raises(ResponseDecodeError) as caught:
             await READS[read](ns)
     error = caught.value
-    assert len(server.calls) == len(error.attempts) == 1  # the same question would have the same answer
+    assert error.unreadable == (nonsense in UNREADABLE)
+    assert len(server.calls) == len(error.attempts) == (3 if error.unreadable else 1)
     assert error.operation is not None
     assert error.expected
     assert error.received
     assert "Welcome" not in str(error)
-    assert error.advice == ""
+    assert error.advice.startswith("Something between you and the service") == error.unreadable
+    if nonsense in {"HTML", "empty"}:
+        assert error.message == f"The answer is {'empty' if nonsense == 'empty' else WEB_PAGE}, not JSON."
 
 
 @pytest.mark.parametrize("nonsense", ["HTML", "truncated JSON", "empty", "null"])
 @pytest.mark.parametrize("write", WRITES)
 async def test_nonsense_in_answer_to_a_write_says_that_it_has_probably_taken_effect(write: str, nonsense: str) -> None:
-    async with answering(*NONSENSE[nonsense]) as server, Nudgescribe(CREDENTIALS, base_url=server.url) as ns:
-        with pytest.raises(ResponseDecodeError, match="has probably taken effect"):
+    server = answering(*NONSENSE[nonsense])
+    async with server, Nudgescribe(CREDENTIALS, base_url=server.url, retry=SOON) as ns:
+        with pytest.raises(ResponseDecodeError, match="has probably taken effect") as caught:
             await WRITES[write](ns)
-    assert len(server.calls) == 1
+    assert caught.value.may_have_taken_effect
+    assert len(server.calls) == (3 if write == "delete" and nonsense in UNREADABLE else 1)
+
+
+@pytest.mark.parametrize("nonsense", sorted(UNREADABLE - {"deep"}))
+@pytest.mark.parametrize("read", READS)
+async def test_nonsense_now_and_then_is_no_failure_of_a_read(read: str, nonsense: str) -> None:
+    answers = [NONSENSE[nonsense]] if read != "a file" else [NONSENSE["HTML"], NONSENSE["empty"]]
+    good = {"a list": b"[]", "an object": b'{"pages": 1}', "a file": b"id\n1\n"}[read]
+
+    async def handle(_: web.Request) -> web.Response:
+        body, kind = answers.pop(0) if answers else (good, "text/csv" if read == "a file" else "application/json")
+        return web.Response(body=body, content_type=kind)
+
+    async with Server(handle) as server, Nudgescribe(CREDENTIALS, base_url=server.url, retry=SOON) as ns:
+        await READS[read](ns)
+    assert not answers
 
 
 @pytest.mark.parametrize("nonsense", ["HTML", "invalid UTF-8"])
 async def test_nonsense_in_place_of_a_message_file(nonsense: str) -> None:
-    async with answering(*NONSENSE[nonsense]) as server, Nudgescribe(CREDENTIALS, base_url=server.url) as ns:
+    server = answering(*NONSENSE[nonsense])
+    async with server, Nudgescribe(CREDENTIALS, base_url=server.url, retry=SOON) as ns:
         with pytest.raises(ResponseDecodeError):
             await ns.messages.fetch("c", 1)
 
@@ -117,7 +144,8 @@ async def test_nonsense_in_place_of_tokens(nonsense: str) -> None:
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        async with Nudgescribe(CREDENTIALS, base_url=f"http://127.0.0.1:{runner.addresses[0][1]}") as ns:
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with Nudgescribe(CREDENTIALS, base_url=url, retry=SOON) as ns:
             with pytest.raises(NudgescribeError) as caught:
                 await ns.campaigns.list()
         assert "no token that can be read" in str(caught.value)
@@ -225,7 +253,7 @@ async def test_one_page_of_nonsense_ends_an_iteration_and_names_the_page() -> No
             return web.Response(text="<html>Oops</html>", content_type="text/html")
         return web.json_response([])
 
-    async with Server(handle) as server, Nudgescribe(CREDENTIALS, base_url=server.url) as ns:
+    async with Server(handle) as server, Nudgescribe(CREDENTIALS, base_url=server.url, retry=SOON) as ns:
         with pytest.raises(PageError) as caught:
             async with ns.customers.iter("g") as customers:
                 [customer async for customer in customers]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import attrs
 import pytest
 
 from nudgescribe_async.events import (
     CallGivenUp,
+    EffectUnknown,
     Event,
     Events,
     PageFetched,
@@ -22,18 +24,31 @@ from nudgescribe_async.events import (
     log_event,
 )
 
-STARTED = RequestStarted(operation="customers.list", attempt=1)
+STARTED = RequestStarted(operation="customers.list", call=7, attempt=1)
 EXAMPLES: list[tuple[Event, str, int]] = [
     (STARTED, "nudgescribe_async.session", logging.DEBUG),
-    (RequestFinished(operation="a.b", attempt=1, seconds=0.5, status=200), "nudgescribe_async.session", logging.DEBUG),
-    (CallGivenUp(operation="a.b", attempts=4, reason="no"), "nudgescribe_async.retry", logging.WARNING),
+    (
+        RequestFinished(operation="a.b", call=7, attempt=1, seconds=0.5, status=200),
+        "nudgescribe_async.session",
+        logging.DEBUG,
+    ),
+    (CallGivenUp(operation="a.b", call=7, attempts=4, reason="no"), "nudgescribe_async.retry", logging.WARNING),
+    (
+        EffectUnknown(operation="a.b", call=7, error="CancelledError", phase="waiting for the answer", look="a.list"),
+        "nudgescribe_async.session",
+        logging.WARNING,
+    ),
     (
         RequestsPaused(operation="a.b", status=429, seconds=1.0, concurrency=4),
         "nudgescribe_async.throttle",
         logging.WARNING,
     ),
     (RequestsResumed(concurrency=4, waiting=9), "nudgescribe_async.throttle", logging.INFO),
-    (RequestRetrying(operation="a.b", attempt=1, after=0.5, reason="no"), "nudgescribe_async.retry", logging.INFO),
+    (
+        RequestRetrying(operation="a.b", call=7, attempt=1, after=0.5, reason="no"),
+        "nudgescribe_async.retry",
+        logging.INFO,
+    ),
     (TokenRenewed(source="login", expires_after=60.0), "nudgescribe_async.auth", logging.INFO),
     (TokenRenewalFailed(source="refresh", error="no"), "nudgescribe_async.auth", logging.WARNING),
     (PageFetched(operation="a.b", page=1, total=2), "nudgescribe_async.paging", logging.DEBUG),
@@ -54,29 +69,39 @@ def test_an_event_is_one_line_in_the_log_of_its_part(
 @pytest.mark.parametrize(
     ("event", "sentence"),
     [
-        (STARTED, "customers.list: attempt 1 is sent"),
+        (STARTED, "customers.list (call 7): attempt 1 is sent"),
         (
-            RequestFinished(operation="a.b", attempt=2, seconds=0.5, status=200, request_id="r-1"),
-            "a.b: attempt 2 was answered with 200 after 0.500 s, request id r-1",
+            RequestFinished(operation="a.b", call=7, attempt=2, seconds=0.5, status=200, request_id="r-1"),
+            "a.b (call 7): attempt 2 was answered with 200 after 0.500 s, request id r-1",
         ),
         (
-            RequestFinished(operation="a.b", attempt=1, seconds=0.25, status=429, headers=(("retry-after", "1"),)),
-            "a.b: attempt 1 was answered with 429 after 0.250 s, retry-after: 1",
+            RequestFinished(
+                operation="a.b", call=7, attempt=1, seconds=0.25, status=429, headers=(("retry-after", "1"),)
+            ),
+            "a.b (call 7): attempt 1 was answered with 429 after 0.250 s, retry-after: 1",
         ),
         (
-            RequestFinished(operation="a.b", attempt=1, seconds=60.0, error="OutcomeUnknownError"),
-            "a.b: attempt 1 ended with OutcomeUnknownError after 60.000 s",
+            RequestFinished(operation="a.b", call=7, attempt=1, seconds=60.0, error="OutcomeUnknownError"),
+            "a.b (call 7): attempt 1 ended with OutcomeUnknownError after 60.000 s",
         ),
         (
-            RequestRetrying(operation="a.b", attempt=1, after=0.5, reason="The service failed (HTTP 503)"),
-            "a.b: attempt 1 failed, the next one is in 0.50 s: The service failed (HTTP 503)",
+            RequestRetrying(operation="a.b", call=7, attempt=1, after=0.5, reason="The service failed (HTTP 503)"),
+            "a.b (call 7): attempt 1 failed, the next one is in 0.50 s: The service failed (HTTP 503)",
         ),
-        (CallGivenUp(operation="a.b", attempts=4, reason="enough"), "a.b: given up after 4 attempt(s): enough"),
+        (
+            CallGivenUp(operation="a.b", call=7, attempts=4, reason="enough"),
+            "a.b (call 7): given up after 4 attempts: enough",
+        ),
+        (CallGivenUp(operation="a.b", call=7, attempts=1, reason="no"), "a.b (call 7): given up after 1 attempt: no"),
+        (
+            EffectUnknown(operation="a.b", call=7, error="CancelledError", phase="reading the answer", look="a.list"),
+            "a.b (call 7) ended with CancelledError while reading the answer, and may have taken effect: look with a.list",
+        ),
         (
             RequestsPaused(operation="a.b", status=429, seconds=1.0, concurrency=4),
             "a.b was refused with 429: nothing is sent for 1.00 s, then at most 4 at once",
         ),
-        (RequestsResumed(concurrency=4, waiting=9), "The pause is over: 9 calls wait, at most 4 go at once"),
+        (RequestsResumed(concurrency=4, waiting=9), "The pause is over; calls in line: 9, at once: at most 4"),
         (
             TokenRenewed(source="login", expires_after=3600.0),
             "There is a new access token from the login; it expires in 3,600 s",
@@ -97,7 +122,7 @@ def test_every_kind_of_event_has_its_logger() -> None:
 @pytest.mark.parametrize(("event", "logger", "level"), EXAMPLES, ids=lambda item: type(item).__name__)
 def test_an_event_cannot_be_changed_and_has_no_room_for_a_secret(event: Event, logger: str, level: int) -> None:
     names = {attribute.name for attribute in attrs.fields(type(event))}
-    assert names <= {"operation", "attempt", "seconds", "status", "error", "request_id", "after", "reason", "source", "expires_after", "page", "total", "attempts", "concurrency", "waiting", "headers"}  # fmt: skip
+    assert names <= {"operation", "attempt", "seconds", "status", "error", "request_id", "after", "reason", "source", "expires_after", "page", "total", "attempts", "concurrency", "waiting", "headers", "call", "asked", "phase", "look"}  # fmt: skip
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(event, min(names), 1)
 
@@ -188,3 +213,20 @@ def test_the_log_is_silent_unless_somebody_listens(caplog: pytest.LogCaptureFixt
     caplog.set_level(logging.WARNING, "nudgescribe_async")
     log_event(STARTED)
     assert caplog.records == []
+
+
+def test_a_retry_that_the_service_asked_for_is_told_softly_since_the_pause_is_told_aloud(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "nudgescribe_async")
+    log_event(RequestRetrying(operation="a.b", call=1, attempt=1, after=1.0, reason="no", asked=True))
+    assert [record.levelno for record in caplog.records] == [logging.DEBUG]
+
+
+async def _coroutine(event: Event) -> None: ...
+
+
+@pytest.mark.parametrize("subscriber", [_coroutine, None, "print"])
+def test_what_cannot_be_told_at_once_is_refused(subscriber: Any) -> None:
+    with pytest.raises(TypeError, match="A subscriber must be a plain function"):
+        Events().subscribe(subscriber)

@@ -40,7 +40,9 @@ def test_none_is_no_limit_where_there_may_be_none(kind: type[Any], name: str, op
     if optional:
         assert getattr(kind(**{name: None}), name) is None
     else:
-        with pytest.raises(ConfigurationError, match=rf"^RetryPolicy\({name}=\.\.\.\) must be a number of seconds\.$"):
+        with pytest.raises(
+            ConfigurationError, match=rf"^RetryPolicy\({name}=\.\.\.\) must be a number of seconds above 0; got"
+        ):
             kind(**{name: None})
 
 

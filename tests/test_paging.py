@@ -355,14 +355,15 @@ async def rows(*files: bytes, content_type: str | None = "text/csv; charset=utf-
         if request.path == "/v1/messages/pages":
             return web.json_response({"pages": len(files)})
         headers = {} if content_type is None else {"Content-Type": content_type}
-        return web.Response(body=next(bodies), headers=headers)
+        return web.Response(body=next(bodies, files[-1]), headers=headers)
 
     async with Server(handler) as server:
         from helpers import CREDENTIALS
 
-        from nudgescribe_async import Nudgescribe
+        from nudgescribe_async import Nudgescribe, RetryPolicy
 
-        async with Nudgescribe(CREDENTIALS, base_url=server.url) as ns:
+        policy = RetryPolicy(attempts=2, base=0.001)
+        async with Nudgescribe(CREDENTIALS, base_url=server.url, retry=policy) as ns:
             return [row async for row in ns.messages.iter("c", concurrency=1)]
 
 
@@ -385,9 +386,9 @@ async def test_rows_with_all_that_csv_allows() -> None:
         (b'a,b\n1,"cut off', "text/csv", "line 2 is no CSV"),
         (b'a,b\n1,"x"y\n', "text/csv", "no CSV"),
         (b"a\n\xff\n", "text/csv", "no valid UTF-8"),
-        (b"<html>Sorry</html>", "text/html; charset=utf-8", "is text/html, not CSV"),
-        (b"<!DOCTYPE html><p>Sorry", "text/plain", "is HTML, not CSV"),
-        (b"\xef\xbb\xbf \n<HTML>", None, "is HTML, not CSV"),
+        (b"<html>Sorry</html>", "text/html; charset=utf-8", "is a web page, not CSV"),
+        (b"<!DOCTYPE html><p>Sorry", "text/plain", "is a web page, not CSV"),
+        (b"\xef\xbb\xbf \n<HTML>", None, "is a web page, not CSV"),
         (b'[{"a": 1}]', "Application/JSON", "is application/json, not CSV"),
         (b'{"url": "x"}', "text/plain", "is JSON, not CSV"),
         (b'{"success": false, "message": "not yet"}', "application/json", "not yet"),

@@ -46,17 +46,23 @@ def refusal(status: int, retry_after: float | None = None) -> APIStatusError:
 def test_the_table_of_the_docstring_is_what_happens() -> None:
     table = (retry.__doc__ or "").split("=====\n")[2].split("\n=====")[0]
     rows = [re.split(r"\s{2,}", line) for line in table.splitlines()]
-    assert len(rows) == 6
+    assert len(rows) == 7
+    unreadable = ResponseDecodeError("no")
+    unreadable.unreadable = True
     failures: dict[str, list[NudgescribeError]] = {
         "not sent": [RequestNotSentError("no")],
         "outcome unknown": [OutcomeUnknownError("no"), TransportError("no")],
         "429": [refusal(429), refusal(429, 1.0)],
         "503 with Retry-After": [refusal(503, 1.0), refusal(503, 0.0)],
         "408 500 502 503 504": [refusal(status) for status in (408, 500, 502, 503, 504)],
+        "unreadable success": [unreadable],
         "any other answer": [
-            refusal(status, after)
-            for status in {*range(200, 600)} - {408, 429, 500, 502, 503, 504}
-            for after in (None, 1.0)
+            ResponseDecodeError("no"),
+            *(
+                refusal(status, after)
+                for status in {*range(200, 600)} - {408, 429, 500, 502, 503, 504}
+                for after in (None, 1.0)
+            ),
         ],
     }
     assert {row[0] for row in rows} == set(failures)
@@ -95,14 +101,14 @@ def test_the_reason_to_stop_says_whether_it_may_have_taken_effect() -> None:
 def test_it_ends_with_the_attempts(attempts: int) -> None:
     found = decide(SAFE, refusal(500), attempts=attempts, policy=POLICY)
     if attempts >= 4:
-        assert found == Stop(f"{attempts} attempts are all that was asked for")
+        assert found == Stop(f"that was attempt {attempts} of 4 (RetryPolicy)")
     else:
         assert isinstance(found, Retry)
 
 
 def test_one_attempt_switches_retries_off_even_for_what_was_not_sent() -> None:
     found = decide(SAFE, RequestNotSentError("no"), attempts=1, policy=RetryPolicy(attempts=1))
-    assert found == Stop("1 attempt is all that was asked for")
+    assert found == Stop("that was attempt 1 of 1 (RetryPolicy)")
 
 
 @pytest.mark.parametrize("failure", [RequestNotSentError("no"), refusal(429), refusal(500)])

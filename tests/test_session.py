@@ -236,6 +236,34 @@ async def test_an_earlier_attempt_that_was_lost_is_not_forgotten_when_the_last_w
             await ns.customer_groups.list("w")
 
 
+@pytest.mark.parametrize("login", [answer(401, {}), answer(500, {}), answer(200, []), RequestNotSentError("no")])
+@pytest.mark.parametrize("second", ["refused", "not even tried"])
+async def test_a_lost_attempt_is_not_forgotten_when_no_token_can_be_had(
+    login: Response | Exception, second: str, clock: VirtualClock
+) -> None:
+    service = Service(expires_in=1_000)
+
+    def lose(_: Request) -> Response:
+        service.on_renewal = raising(answer(403, {}))
+        service.on_login = raising(login)
+        service.on_call = raising(answer(403, {}))
+        if second == "not even tried":
+            clock.now += 5_000  # the token has expired by the time of the second attempt
+        raise OutcomeUnknownError("lost")
+
+    service.on_call = lose
+    async with client(service, clock=clock) as ns:
+        with pytest.raises(OutcomeUnknownError, match=r"earlier attempt.*No token could be had") as caught:
+            await ns.customer_groups.update("w", "g", "n")
+        assert caught.value.may_have_taken_effect
+        assert caught.value.look == "customer_groups.list"
+        assert caught.value.operation == "customer_groups.update"
+        assert caught.value.attempts[0].error == "OutcomeUnknownError"
+        with pytest.raises(NudgescribeError) as caught_too:
+            await ns.customer_groups.update("w", "g", "n")
+        assert not caught_too.value.may_have_taken_effect
+
+
 async def test_a_refusal_after_a_lost_attempt_may_be_its_consequence(clock: VirtualClock) -> None:
     service = Service()
     service.on_call = raising(OutcomeUnknownError("lost"), answer(400, {"message": "There is no such group."}))
@@ -267,6 +295,76 @@ async def test_a_failure_at_work_of_what_must_not_happen_twice_is_unknown_and_ke
             await ns.customer_groups.update("w", "g", "n", options=CallOptions(retries=0))
         assert not isinstance(caught.value, OutcomeUnknownError)
         assert caught.value.may_have_taken_effect
+
+
+async def test_a_write_that_is_cut_off_leaves_its_trace(caplog: pytest.LogCaptureFixture, clock: VirtualClock) -> None:
+    caplog.set_level("INFO", "nudgescribe_async")
+    service, started = Service(), asyncio.Event()
+    service.on_call = hanging(started)
+    async with client(service, clock=clock) as ns:
+        await ns.auth.authenticate()
+        events = watch(ns)
+        write = asyncio.create_task(ns.customer_groups.create("w", "n"))
+        await started.wait()
+        write.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await write
+        assert caught.value.__notes__ == [
+            (
+                "customer_groups.create was cancelled while waiting for the answer. It may have taken effect: look with "
+                "customer_groups.list before you send it again."
+            )
+        ]
+        with pytest.raises(DeadlineExceededError) as late:
+            await ns.customer_groups.create("w", "n", options=CallOptions(timeout=5.0))
+        assert [(attempt.error, attempt.seconds) for attempt in late.value.attempts] == [("CancelledError", 5.0)]
+        read = asyncio.create_task(ns.customer_groups.list("w"))
+        await settle()
+        read.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await read
+        assert not hasattr(caught.value, "__notes__")  # it changes nothing
+    assert names(events) == [
+        "RequestStarted", "RequestFinished", "EffectUnknown",
+        "RequestStarted", "RequestFinished", "EffectUnknown",
+        "RequestStarted", "RequestFinished",
+    ]  # fmt: skip
+    assert [event.error for event in events if isinstance(event, RequestFinished)] == ["CancelledError"] * 3
+    assert len({event.call for event in events if isinstance(event, RequestStarted)}) == 3
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.partition(" ended with ")[2] for text in warnings] == [
+        f"{error} while waiting for the answer, and may have taken effect: look with customer_groups.list"
+        for error in ("CancelledError", "DeadlineExceededError")
+    ]
+
+
+async def test_a_body_that_is_used_up_is_named_as_the_reason(clock: VirtualClock) -> None:
+    service = Service()
+    async with client(service, clock=clock) as ns:
+        await ns.auth.authenticate()
+        for status, why, bought in (
+            (503, "the body cannot be sent a second time", 0),
+            (403, "there is a new token, but the body cannot be sent a second time", 1),
+        ):
+            service.on_call = raising(answer(status, {}, headers={"Retry-After": "1"}))
+            before = service.bought
+            with pytest.raises(APIStatusError) as caught:
+                await ns.customers.check("w", "g", file=iter([b"external_id\n", b"1\n"]))
+            assert caught.value.not_repeated == why
+            assert caught.value.advice.startswith("Open the file again, or pass its path or a function")
+            assert len(caught.value.attempts) == 1
+            assert service.bought - before == bought
+
+
+async def test_a_success_that_says_no_is_told_as_it_is() -> None:
+    service = Service()
+    service.on_call = raising(answer(201, {"success": False, "message": "Queue is full"}))
+    async with client(service) as ns:
+        with pytest.raises(APIStatusError, match=r'answered with 201, and "success": false: "Queue is full"\.'):
+            await ns.customer_groups.create("w", "n")
+        service.on_call = raising(answer(200, {"success": False}))
+        with pytest.raises(APIStatusError, match=r'answered with 200, and "success": false, without an explanation\.'):
+            await ns.customer_groups.create("w", "n")
 
 
 async def test_cancelling_frees_the_slot_and_the_connection() -> None:

@@ -106,7 +106,7 @@ def mapped(error: Exception, request: Request, *, reached: bool | None) -> Nudge
     what = _what_happened(error, where, request, outcome)
     if outcome is RequestNotSentError:
         return RequestNotSentError(f"{what} Nothing was sent.")
-    return OutcomeUnknownError(f"{what} The request may have taken effect.")
+    return OutcomeUnknownError(what)
 
 
 def _what_happened(error: Exception, where: str, request: Request, outcome: _Outcome) -> str:
@@ -192,6 +192,7 @@ def without_secrets(error: BaseException, request: Request) -> BaseException:
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
         seen.add(id(link))
+        link.__traceback__ = None  # the frames of aiohttp's parser hold the answer as it came
         if isinstance(link, aiohttp.ClientResponseError):
             bare = aiohttp.RequestInfo(
                 link.request_info.url.with_user(None).with_query(None),

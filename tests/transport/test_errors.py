@@ -101,7 +101,7 @@ async def test_what_aiohttp_raises_is_mapped(
     assert pickle.loads(pickle.dumps(error)).message == error.message
     if type(error) is not ConfigurationError:
         assert "api.example.test:443" in error.message
-    assert error.message.endswith(("Nothing was sent.", "may have taken effect."))
+    assert error.message.endswith("Nothing was sent.") == (type(error) is not OutcomeUnknownError)
 
 
 @pytest.mark.parametrize("cls", CASES)
@@ -203,7 +203,7 @@ async def test_no_answer_in_time(serve_raw: Any, transport: AiohttpTransport) ->
         await asyncio.Event().wait()
 
     server = await serve_raw(handler)
-    with pytest.raises(OutcomeUnknownError, match=r"sent nothing for 0.01 s. The request may have") as caught:
+    with pytest.raises(OutcomeUnknownError, match=r"sent nothing for 0.01 s\.") as caught:
         await transport.send(Request(method="PUT", url=server.url, read_timeout=0.01))
     assert isinstance(caught.value.__cause__, TimeoutError)
 
