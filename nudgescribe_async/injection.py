@@ -1,4 +1,6 @@
-"""Which requests a fault befalls. Shared by the faults of the sandbox and those of the TCP proxy.
+"""Which requests a fault befalls, and which operations there are to name.
+
+Shared by the sandbox and the tools for tests.
 
 Knows neither of them, nor anything else of the package.
 """
@@ -6,16 +8,33 @@ Knows neither of them, nor anything else of the package.
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Callable, Collection
+from difflib import get_close_matches
 from types import EllipsisType
 from typing import Generic, TypeVar
 
 from attrs import define, field
 
-__all__ = ["FaultPlan", "Injection"]
+__all__ = ["FaultPlan", "Injection", "check_operation"]
 
 F = TypeVar("F")
+
+
+def check_operation(operation: object, known: Collection[str]) -> None:
+    """Refuse what names no operation: whoever counts the requests of one that there is not, counts 0 for ever.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: there is none of that name.
+    """
+    if not isinstance(operation, str):
+        raise TypeError(f'operation must be a text such as "customers.list", not {type(operation).__name__}.')
+    if operation not in known:
+        close = get_close_matches(operation, sorted(known))
+        hint = f"Perhaps {' or '.join(close)}?" if close else f"There are: {', '.join(sorted(known))}."
+        raise ValueError(f"There is no operation {operation!r}. {hint}")
 
 
 @define(kw_only=True, eq=False)
@@ -93,23 +112,21 @@ class FaultPlan(Generic[F]):
             The injection: ``fired`` counts, ``remove()`` ends it.
 
         Raises:
-            TypeError: ``fault`` is no fault, or a number is of the wrong type.
+            TypeError: ``fault`` is no fault, or another argument is of the wrong type.
             ValueError: there is no such operation, or a number cannot be right.
         """
         if not isinstance(fault, self._kinds):
             known = ", ".join(kind.__name__ for kind in self._kinds)
             raise TypeError(f"fault must be one of {known}; got {type(fault).__name__}.")
-        if operation is not None and operation not in self._operations:
-            raise ValueError(f"There is no operation {operation!r}. There are: {', '.join(sorted(self._operations))}.")
+        if operation is not None:
+            check_operation(operation, self._operations)
         if isinstance(times, EllipsisType):
             default: int | None = getattr(fault, "default_times", 1)
             times = default
-        _check("times", times, int, above=0)
-        _check("skip", skip, int, above=-1)
-        _check("share", share, (int, float), above=0)
-        _check("seconds", seconds, (int, float), above=0)
-        if share > 1:
-            raise ValueError(f"share is a probability, above 0 and up to 1; got {share}.")
+        _check_whole("times", times, least=1, none="None for ever")
+        _check_whole("skip", skip, least=0)
+        _check_number("share", share, limit=1, range_="above 0 and up to 1")
+        _check_number("seconds", seconds, limit=sys.float_info.max, range_="above 0 and finite", none="None for ever")
         injection = Injection(
             fault=fault,
             operation=operation,
@@ -162,12 +179,25 @@ class FaultPlan(Generic[F]):
             self._injections.remove(injection)
 
 
-def _check(name: str, value: object, kind: type | tuple[type, ...], *, above: int) -> None:
-    if value is None:
-        if name in {"times", "seconds"}:
-            return
-        raise TypeError(f"{name} must be a number, not None.")
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {'whole ' if kind is int else ''}number, not {type(value).__name__}.")
-    if not value > above:  # type: ignore[operator]
-        raise ValueError(f"{name} must be above {above}; got {value}." if above >= 0 else f"{name} must be 0 or more.")
+def _check_whole(name: str, value: object, *, least: int, none: str | None = None) -> None:
+    if value is None and none is not None:
+        return
+    wanted = f"a whole number, {least} or more" + (f", or {none}" if none else "")
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be {wanted}; got {_kind(value)}.")
+    if value < least:
+        raise ValueError(f"{name} must be {wanted}; got {value}.")
+
+
+def _check_number(name: str, value: object, *, limit: float, range_: str, none: str | None = None) -> None:
+    if value is None and none is not None:
+        return
+    wanted = f"a number {range_}" + (f", or {none}" if none else "")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be {wanted}; got {_kind(value)}.")
+    if not 0 < value <= limit:
+        raise ValueError(f"{name} must be {wanted}; got {value}.")
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else type(value).__name__

@@ -109,7 +109,7 @@ class Api:
         self._jobs = jobs
         self._settings = settings
         self.log: deque[LogRecord] = deque(maxlen=log_size)
-        self.counts: Counter[tuple[str | None, int]] = Counter()
+        self.counts: Counter[tuple[str | None, int]] = Counter()  # by operation; None is for what is none
         self.effects: Counter[str] = Counter()
         self.waiting = 0  # answers that are held back at the moment
         self._storage = storage
@@ -201,7 +201,7 @@ class Api:
             self.waiting -= 1
 
     def _note(self, request: web.Request, visit: Visit, status: int) -> None:
-        self.counts[visit.operation, status] += 1
+        self.counts[DOWNLOAD if visit.download else visit.operation, status] += 1
         self.log.append(
             LogRecord(
                 operation=visit.operation,
@@ -337,8 +337,10 @@ class Api:
         return receipt
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
+        visit: Visit = request[_VISIT]
+        visit.download = True
         work = partial(self._judge, request, self._storage.download)
-        return await self.trouble.befall(request, request[_VISIT], DOWNLOAD, work)
+        return await self.trouble.befall(request, visit, DOWNLOAD, work)
 
     async def _about(self, _: web.Request) -> web.StreamResponse:
         return web.Response(text=_ABOUT.format(edition=self._settings.edition))

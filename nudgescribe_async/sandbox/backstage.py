@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from attrs import define, field
 
+from nudgescribe_async.injection import check_operation
 from nudgescribe_async.sandbox import accounts, campaigns, fields, groups, messages
+from nudgescribe_async.sandbox.trouble import DOWNLOAD
 from nudgescribe_async.sandbox.uploads import Upload
 from nudgescribe_async.sandbox.values import Caller, Refusal, SandboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from types import EllipsisType
 
     from aiohttp import web
@@ -44,6 +46,24 @@ class Running:
     storage_url: str
     credentials: SandboxCredentials
     example: ExampleData | None = None
+
+
+class _Effects(Counter[str]):
+    """Counts by operation. One that there is not has no effects for ever, so it is refused."""
+
+    def __init__(self, counts: Mapping[str, int], known: Collection[str]) -> None:
+        super().__init__(counts)
+        self._known = known
+
+    def __missing__(self, operation: object) -> int:
+        check_operation(operation, self._known)
+        return 0
+
+    def copy(self) -> Self:
+        return type(self)(self, self._known)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, int], Collection[str]]]:
+        return type(self), (dict(self), self._known)
 
 
 class Backstage:
@@ -111,19 +131,33 @@ class Backstage:
 
     @property
     def effects(self) -> Mapping[str, int]:
-        """How often each operation changed something. An answer that got lost on its way counts."""
-        return Counter(self._now.api.effects)
+        """How often each operation changed something. An answer that got lost on its way counts.
+
+        ``effects[operation]`` is 0 for one that has changed nothing, and a ``ValueError`` if there is no such operation.
+        """
+        api = self._now.api
+        return _Effects(api.effects, api.trouble.operations)
 
     def count(self, operation: str | None, status: int | None = None) -> int:
         """How many requests for an operation were answered, with one status or any. Knows those beyond the log.
 
-        Status 0 counts those that were left without an answer, which count nowhere else.
+        Status 0 counts those that were left without an answer, which count nowhere else. ``"storage.download"`` stands
+        for downloads from the storage, and ``None`` for all that is no operation of the contract, downloads included.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            ValueError: there is no such operation in this edition, or no such status.
         """
-        counts = self._now.api.counts
+        api = self._now.api
+        if operation is not None:
+            check_operation(operation, api.trouble.operations)
+        if status is not None:
+            _check_status(status)
+        names = {None, DOWNLOAD} if operation is None else {operation}
         return sum(
             n
-            for (known, answer), n in counts.items()
-            if known == operation and (answer == status if status is not None else answer != 0)
+            for (known, answer), n in api.counts.items()
+            if known in names and (answer == status if status is not None else answer != 0)
         )
 
     async def drain(self, *, hurry: bool = False) -> None:
@@ -158,7 +192,7 @@ class Backstage:
             The injection: ``fired`` counts, ``remove()`` ends it.
 
         Raises:
-            TypeError: ``fault`` is no fault, or a number is of the wrong type.
+            TypeError: ``fault`` is no fault, or another argument is of the wrong type.
             ValueError: there is no such operation in this edition, the fault cannot befall it, or a number cannot be
                 right.
         """
@@ -336,3 +370,11 @@ class Backstage:
     def _workspace(self, db: Database, workspace_id: str | None) -> tuple[Caller, str]:
         workspace = self.workspace_id if workspace_id is None else workspace_id
         return self._owner(db, "workspaces", "workspace_id", workspace), workspace
+
+
+def _check_status(status: object) -> None:
+    wanted = "an HTTP status, or 0 for no answer"
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise TypeError(f"status must be {wanted}, not {type(status).__name__}")
+    if status != 0 and not 100 <= status <= 599:
+        raise ValueError(f"status must be {wanted}, not {status}")

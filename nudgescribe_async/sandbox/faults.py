@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
 from attrs import field, frozen
 
-from nudgescribe_async.sandbox.values import at_least, whole
+from nudgescribe_async.sandbox.values import at_least, flag, whole
 
 if TYPE_CHECKING:
     from attrs import Attribute
@@ -60,14 +60,23 @@ def _status(instance: object, attribute: Attribute[Any], value: object) -> None:
         raise ValueError(f"{attribute.name} must be at most 599, not {value}")
 
 
-def _optional_status(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None:
-        _status(instance, attribute, value)
+def _status_of_no_success(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if isinstance(value, int) and not isinstance(value, bool) and value < 300:
+        raise ValueError(
+            f"{attribute.name} must be at least 300, not {value}: an answer that claims success, and is none, "
+            "is a BadAnswer(body, status=...)"
+        )
+    _status(instance, attribute, value)
 
 
-def _flag(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be True or False, not {type(value).__name__}")
+def _status_of_refusal(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    wanted = "401 or 403, which refuse a token, or None for that of the edition"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{attribute.name} must be {wanted}, not {type(value).__name__}")
+    if value not in {401, 403}:
+        raise ValueError(f"{attribute.name} must be {wanted}, not {value}")
 
 
 def _moment(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -143,18 +152,18 @@ class Status(SandboxFault):
     """Another status in the place of the true answer.
 
     Attributes:
-        status: from 200 to 599.
+        status: from 300 to 599. An answer that claims success, and is none, is a ``BadAnswer``.
         retry_after: seconds (sent as a number) or an aware moment (sent as an HTTP date).
         body: left out: JSON in the shape of the sandbox's errors.
         headers: more headers; JSON is announced unless they say otherwise.
         after_work: whether the work is done before the answer is replaced.
     """
 
-    status: int = field(validator=_status)
+    status: int = field(validator=_status_of_no_success)
     retry_after: float | datetime | None = field(default=None, validator=_moment, kw_only=True)
     body: bytes | None = field(default=None, validator=_optional_bytes, kw_only=True)
     headers: Mapping[str, str] = _header_field()
-    after_work: bool = field(default=False, validator=_flag, kw_only=True)
+    after_work: bool = field(default=False, validator=flag, kw_only=True)
 
     @property
     def phrase(self) -> str:
@@ -175,7 +184,7 @@ class Delay(SandboxFault):
     """
 
     seconds: float = field(validator=at_least(0))
-    before_work: bool = field(default=False, validator=_flag, kw_only=True)
+    before_work: bool = field(default=False, validator=flag, kw_only=True)
 
 
 @frozen
@@ -195,11 +204,11 @@ class RefuseToken(SandboxFault):
     A refusal that is late enough arrives when the client has renewed its tokens already.
 
     Attributes:
-        status: left out: as the edition has it (403; 401 in edition 1).
+        status: 401 or 403; left out: as the edition has it (403; 401 in edition 1).
         delay: seconds.
     """
 
-    status: int | None = field(default=None, validator=_optional_status)
+    status: int | None = field(default=None, validator=_status_of_refusal)
     delay: float = field(default=0.0, validator=at_least(0))
 
 
@@ -211,7 +220,7 @@ class RevokeTokens(SandboxFault):
         refresh_tokens: whether refresh tokens are revoked too.
     """
 
-    refresh_tokens: bool = field(default=False, validator=_flag)
+    refresh_tokens: bool = field(default=False, validator=flag)
 
 
 @frozen
@@ -231,7 +240,7 @@ class BadAnswer(SandboxFault):
     content_type: str = field(default="text/html", validator=_content_type, kw_only=True)
     status: int = field(default=200, validator=_status, kw_only=True)
     headers: Mapping[str, str] = _header_field()
-    after_work: bool = field(default=True, validator=_flag, kw_only=True)
+    after_work: bool = field(default=True, validator=flag, kw_only=True)
 
 
 def _shift(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -260,7 +269,9 @@ def _above_zero(instance: object, attribute: Attribute[Any], value: object) -> N
 
 
 def _retry_after(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not isinstance(value, bool) and value != "date":
+    if not isinstance(value, bool | str):
+        raise TypeError(f'{attribute.name} must be True, False or "date", not {type(value).__name__}')
+    if isinstance(value, str) and value != "date":
         raise ValueError(f'{attribute.name} must be True, False or "date", not {value!r}')
 
 

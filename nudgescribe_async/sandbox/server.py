@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import attrs
 from aiohttp import web
@@ -65,6 +65,10 @@ class Sandbox(Backstage):
     Attributes:
         app: the application of the API.
         storage_app: the application of the storage.
+
+    Raises:
+        TypeError: an option is of the wrong type.
+        ValueError: an option cannot be right.
     """
 
     def __init__(
@@ -110,16 +114,23 @@ class Sandbox(Backstage):
             identifier_field=identifier_field,
             publish_quota=publish_quota,
         )
-        self._path = None if db is None else os.fspath(db)
+        self._path = _path(db)
+        if not isinstance(cast("object", host), str):
+            raise TypeError(f"host must be a text, not {type(host).__name__}")
         if not host.strip():
             raise ValueError("host must not be empty: that would listen on every network.")
+        for name, number in {"port": port, "storage_port": storage_port, "log_size": log_size}.items():
+            _check_whole(name, number, most=None if name == "log_size" else 65_535)
+        for name, flag in {"example": example, "listen": listen}.items():
+            if not isinstance(cast("object", flag), bool):
+                raise TypeError(f"{name} must be True or False, not {type(flag).__name__}")
+        if fault_seed is not None and (isinstance(fault_seed, bool) or not isinstance(cast("object", fault_seed), int)):
+            raise TypeError(f"fault_seed must be a whole number, not {type(fault_seed).__name__}")
         self._host = host
         self._ports = port, storage_port
         self._wants_example = example
         self._listen = listen
         self._log_size = log_size
-        if fault_seed is not None and (isinstance(fault_seed, bool) or not isinstance(fault_seed, int)):
-            raise TypeError(f"fault_seed must be a whole number, not {type(fault_seed).__name__}")
         self._fault_seed = fault_seed
         self._exits = AsyncExitStack()
         self._entered = False
@@ -205,3 +216,23 @@ class Sandbox(Backstage):
             await running.store.write(lambda db: db.set_meta("example", text))
         else:
             running.example = ExampleData(**json.loads(stored["value"]))
+
+
+def _path(db: str | os.PathLike[str] | None) -> str | None:
+    if db is None:
+        return None
+    path: object = os.fspath(db) if isinstance(db, os.PathLike) else db
+    if not isinstance(path, str):
+        raise TypeError(f"db must be the path of a file, or None to keep everything in memory, not {type(db).__name__}")
+    if not path:
+        raise ValueError("db must not be empty: None keeps everything in memory.")
+    return path
+
+
+def _check_whole(name: str, value: object, *, most: int | None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
+    if most is not None and not 0 <= value <= most:
+        raise ValueError(f"{name} must be from 0 to {most}, not {value}")
+    if value < 0:
+        raise ValueError(f"{name} must be at least 0, not {value}")

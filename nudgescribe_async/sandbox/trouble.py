@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
-from nudgescribe_async.injection import FaultPlan, Injection
+from nudgescribe_async.injection import FaultPlan, Injection, check_operation
 from nudgescribe_async.sandbox import answers
 from nudgescribe_async.sandbox.faults import (
     BadAnswer,
@@ -68,6 +68,9 @@ class Trouble:
         hold: sleeps, and is known to do so.
         revoke: revokes the tokens.
         seed: for faults that befall a share of the requests.
+
+    Attributes:
+        operations: what can be named, ``"storage.download"`` included.
     """
 
     def __init__(
@@ -79,7 +82,8 @@ class Trouble:
         revoke: Callable[[bool], Awaitable[None]],
         seed: int | None,
     ) -> None:
-        self._plan: FaultPlan[SandboxFault] = FaultPlan(operations={*operations, DOWNLOAD}, kinds=_KINDS, seed=seed)
+        self.operations = frozenset({*operations, DOWNLOAD})
+        self._plan: FaultPlan[SandboxFault] = FaultPlan(operations=self.operations, kinds=_KINDS, seed=seed)
         self._refused_token = refused_token
         self._hold = hold
         self._revoke = revoke
@@ -99,6 +103,8 @@ class Trouble:
         seconds: float | None,
     ) -> Injection[SandboxFault]:
         """Plan a fault; ``ValueError`` if it can never befall the operation."""
+        if operation is not None:
+            check_operation(operation, self.operations)
         if isinstance(fault, ShiftPages) and operation not in {None, PAGES}:
             raise ValueError(f"ShiftPages moves the pages of {PAGES}; {operation!r} has none of them.")
         if isinstance(fault, _ABOUT_TOKENS) and operation in _WITHOUT_TOKEN:

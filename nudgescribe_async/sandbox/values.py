@@ -103,6 +103,7 @@ class Visit:
     faults: list[str] = field(factory=list[str])
     effect: bool = False
     lost: bool = False
+    download: bool = False
     request_id: str = field(factory=lambda: uuid.uuid4().hex)
     when: datetime = field(factory=lambda: datetime.now(UTC))
     start: float = field(factory=time.perf_counter)
@@ -123,8 +124,7 @@ def at_least(minimum: float) -> Any:
     def check(instance: object, attribute: Attribute[Any], value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"{attribute.name} must be a number, not {type(value).__name__}")
-        if not minimum <= value < 2**63:
-            raise ValueError(f"{attribute.name} must be at least {minimum:g}, not {value}")
+        _within(attribute.name, value, minimum)
 
     return check
 
@@ -135,10 +135,22 @@ def whole(minimum: int) -> Any:
     def check(instance: object, attribute: Attribute[Any], value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{attribute.name} must be a whole number, not {type(value).__name__}")
-        if not minimum <= value < 2**63:
-            raise ValueError(f"{attribute.name} must be at least {minimum}, not {value}")
+        _within(attribute.name, value, minimum)
 
     return check
+
+
+def flag(instance: object, attribute: Attribute[Any], value: object) -> None:
+    """A validator of flags: a text such as ``"no"`` would be true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{attribute.name} must be True or False, not {type(value).__name__}")
+
+
+def _within(name: str, value: float, minimum: float) -> None:
+    if value >= 2**63:
+        raise ValueError(f"{name} must be at least {minimum} and below 2**63, not {value}")
+    if not value >= minimum:
+        raise ValueError(f"{name} must be at least {minimum}, not {value}")
 
 
 def _optional_whole(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -147,8 +159,17 @@ def _optional_whole(instance: object, attribute: Attribute[Any], value: object) 
 
 
 def _edition(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"edition must be 1, 2 or 3, not {type(value).__name__}")
     if value not in EDITIONS:
         raise ValueError(f"edition must be 1, 2 or 3, not {value!r}")
+
+
+def _name(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{attribute.name} must be a text, not {type(value).__name__}")
+    if not value.strip():
+        raise ValueError(f"{attribute.name} must not be empty")
 
 
 @frozen(kw_only=True)
@@ -164,10 +185,10 @@ class Settings:
     max_upload_bytes: int = field(default=2**30, validator=whole(1))
     access_token_lifetime: float = field(default=14 * 86_400.0, validator=at_least(0))
     refresh_token_lifetime: float = field(default=15 * 86_400.0, validator=at_least(0))
-    rotate_refresh_tokens: bool = True
-    announce_expiry: bool = True
+    rotate_refresh_tokens: bool = field(default=True, validator=flag)
+    announce_expiry: bool = field(default=True, validator=flag)
     url_lifetime: float = field(default=3_600.0, validator=at_least(0))
-    identifier_field: str = "external_id"
+    identifier_field: str = field(default="external_id", validator=_name)
     publish_quota: int | None = field(default=None, validator=_optional_whole)
 
 

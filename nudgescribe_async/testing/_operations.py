@@ -7,6 +7,7 @@ from typing import Final, cast
 
 from nudgescribe_async.endpoint import Endpoint
 from nudgescribe_async.endpoints import auth, campaigns, customer_groups, customers, messages, profile_fields, reruns
+from nudgescribe_async.injection import check_operation
 
 __all__ = ["NAMES", "OPERATIONS", "check_name"]
 
@@ -25,7 +26,7 @@ def check_name(operation: str) -> None:
     """Refuse what is no operation.
 
     Raises:
+        TypeError: it is no text.
         ValueError: there is none of that name.
     """
-    if operation not in NAMES:
-        raise ValueError(f"There is no operation {operation!r}. There are: {', '.join(sorted(NAMES))}.")
+    check_operation(operation, NAMES)

@@ -6,9 +6,12 @@ import asyncio
 import contextvars
 import heapq
 import math
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, cast
 
 from attrs import define, field
+
+from nudgescribe_async.testing._checks import check_flag, check_number, kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,9 +77,18 @@ class VirtualClock:
     Attributes:
         slept: the seconds of each ``sleep``, in the order in which they began.
         wrong_by: how far ``time()`` is off; ``monotonic()`` does not care.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: ``now`` is no finite number, or ``idle`` is below 0.
     """
 
     def __init__(self, now: float = 1_700_000_000.0, *, auto: bool = True, idle: float = 0.0) -> None:
+        if isinstance(cast("object", now), datetime):
+            raise TypeError("now must be a number of seconds since 1970; got a datetime: give its timestamp().")
+        check_number("now", now, "a finite number of seconds since 1970")
+        check_flag("auto", auto)
+        check_number("idle", idle, "a finite number of real seconds, 0 or more", least=0)
         self._now = now
         self._auto = auto
         self._idle = idle
@@ -104,8 +116,7 @@ class VirtualClock:
 
     @now.setter
     def now(self, moment: float) -> None:
-        if not self._now <= moment < math.inf:
-            raise ValueError(f"Time goes forward, and not for ever: it is {self._now}, and {moment} was asked for.")
+        check_number("now", moment, f"a finite number of seconds that goes forward from {self._now}", least=self._now)
         self._looked += 1
         self._jump(moment)
 
@@ -123,7 +134,8 @@ class VirtualClock:
         """Return once the clock is ``seconds`` further; 0 or less lets the others run for one turn.
 
         Raises:
-            ValueError: ``seconds`` is no number.
+            TypeError: ``seconds`` is of the wrong type.
+            ValueError: ``seconds`` is not a number.
         """
         loop = self._attend(seconds)
         self.slept.append(seconds)
@@ -141,7 +153,8 @@ class VirtualClock:
         """Have the event loop call ``callback`` once the clock is ``seconds`` further; 0 or less: soon.
 
         Raises:
-            ValueError: ``seconds`` is no number.
+            TypeError: ``seconds`` is of the wrong type.
+            ValueError: ``seconds`` is not a number.
         """
         loop = self._attend(seconds)
         context = contextvars.copy_context()
@@ -170,11 +183,11 @@ class VirtualClock:
         a moment within a microsecond of the end is woken as well, so that ten tenths are a second.
 
         Raises:
+            TypeError: ``seconds`` is of the wrong type.
             ValueError: ``seconds`` is below 0, or no finite number.
             RuntimeError: another task is at it.
         """
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"Time passes by a finite number of seconds, 0 or more; got {seconds}.")
+        check_number("seconds", seconds, "a finite number, 0 or more: time goes forward", least=0)
         self._attend(seconds)
         if self._advancing:
             raise RuntimeError("The clock is being advanced already, by another task.")
@@ -194,6 +207,8 @@ class VirtualClock:
 
     def _attend(self, seconds: float) -> asyncio.AbstractEventLoop:
         """Take note of somebody who wants something."""
+        if isinstance(cast("object", seconds), bool) or not isinstance(cast("object", seconds), int | float):
+            raise TypeError(f"seconds must be a number; got {kind(seconds)}.")
         if math.isnan(seconds):
             raise ValueError(f"seconds must be a number; got {seconds}.")
         loop = asyncio.get_running_loop()

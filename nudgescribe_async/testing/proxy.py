@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from nudgescribe_async.injection import FaultPlan, Injection
+from nudgescribe_async.testing._checks import check_whole
 from nudgescribe_async.testing._connection import Connection
 from nudgescribe_async.testing._ends import End
 from nudgescribe_async.testing._operations import NAMES, OPERATIONS, check_name
@@ -75,7 +76,8 @@ class FaultProxy:
         seed: for ``share`` and for what ``Corrupt`` changes, so that a run can be repeated.
 
     Raises:
-        ValueError: ``upstream`` is no such address, or one of the two is not on this machine.
+        TypeError: an argument is of the wrong type.
+        ValueError: ``upstream`` is no such address, one of the two is not on this machine, or ``port`` is none.
     """
 
     def __init__(self, upstream: str, *, host: str = "127.0.0.1", port: int = 0, seed: int | None = None) -> None:
@@ -84,6 +86,9 @@ class FaultProxy:
         self._address = _loopback(
             host, "host must be on loopback: whoever can reach the proxy reaches the server behind it, and sees tokens"
         )
+        check_whole("port", port, "a whole number from 0 to 65535", least=0, most=65_535)
+        if seed is not None and (isinstance(seed, bool) or not isinstance(cast("object", seed), int)):
+            raise TypeError(f"seed must be a whole number, or None; got {type(seed).__name__}.")
         self._port = port
         self._seed = seed
         self._plan: FaultPlan[ProxyFault] = FaultPlan(operations=NAMES, kinds=KINDS, seed=seed)
@@ -172,7 +177,7 @@ class FaultProxy:
             The injection: ``fired`` counts, ``remove()`` ends it.
 
         Raises:
-            TypeError: ``fault`` is no fault of the proxy, or a number is of the wrong type.
+            TypeError: ``fault`` is no fault of the proxy, or another argument is of the wrong type.
             ValueError: there is no such operation, or a number cannot be right.
         """
         return self._plan.inject(fault, operation=operation, times=times, skip=skip, share=share, seconds=seconds)
@@ -262,6 +267,7 @@ class FaultProxy:
         """How many requests have come, of one operation or of all, whatever befell them.
 
         Raises:
+            TypeError: ``operation`` is no text.
             ValueError: there is no such operation.
         """
         if operation is None:

@@ -17,6 +17,7 @@ from attrs import define, field, frozen
 from nudgescribe_async.codec import InvalidJSONError, loads
 from nudgescribe_async.errors import ClientClosedError, NudgescribeError
 from nudgescribe_async.shapes import hidden
+from nudgescribe_async.testing._checks import check_whole, kind
 from nudgescribe_async.testing._operations import OPERATIONS, check_name
 from nudgescribe_async.transport import BytesStream, Headers, Request, Response, StreamBody
 
@@ -78,18 +79,23 @@ def answer(
     """An answer, with the ``Content-Type`` and ``Content-Length`` that a server would send.
 
     Args:
-        status: the HTTP status.
+        status: the HTTP status, three digits.
         json: the body, to be written as JSON: what ``json.dumps`` takes. ``None`` is no body.
         body: the body as it is. Without a ``Content-Type`` in ``headers`` it goes as ``text/csv``, since a file of
             messages is the one thing that the service sends besides JSON.
-        headers: further ones; they win over those two.
+        headers: further ones; they win over those two. Names and values are texts: ``{"Retry-After": "5"}``.
 
     Raises:
-        TypeError: both bodies are given, or ``json`` is nothing that JSON can hold.
-        ValueError: it is a number that JSON cannot hold.
+        TypeError: both bodies are given, ``json`` is nothing that JSON can hold, or an argument is of the wrong type.
+        ValueError: ``json`` is a number that JSON cannot hold, or ``status`` is none.
     """
+    check_whole("status", status, "a whole number from 100 to 999", least=100, most=999)
     if json is not None and body is not None:
         raise TypeError("Give json or body, not both.")
+    if isinstance(json, bytes):
+        raise TypeError("json must be a value to be written as JSON; got bytes: give them as body=...")
+    if body is not None and not isinstance(cast("object", body), bytes):
+        raise TypeError(f"body must be bytes; got {kind(body)}: encode a text, and give a value as json=...")
     plain: dict[str, str] = {}
     if body is not None:
         plain["content-type"] = "text/csv"
@@ -97,8 +103,24 @@ def answer(
         plain["content-type"], body = "application/json", _dumped(json)
     body = body if body is not None else b""
     plain["content-length"] = str(len(body))
-    given = {name.lower(): value for name, value in (headers or {}).items()}
+    given = {} if headers is None else _checked(headers)
     return Response(status=status, headers=plain | given, stream=BytesStream(body))
+
+
+def _checked(headers: object) -> dict[str, str]:
+    """The headers, their names in small letters."""
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers must be a mapping of texts to texts; got {kind(headers)}.")
+    checked: dict[str, str] = {}
+    for name, value in cast("Mapping[object, object]", headers).items():
+        if not isinstance(name, str):
+            raise TypeError(f"headers must have texts for names; got {name!r}.")
+        if not isinstance(value, str):
+            # The value of another header may be a secret.
+            given = f"{value}: write {str(value)!r}" if name.lower() == "retry-after" else kind(value)
+            raise TypeError(f"headers[{name!r}] must be a text, as all values of headers are; got {given}.")
+        checked[name.lower()] = value
+    return checked
 
 
 def _dumped(value: object) -> bytes:
@@ -149,9 +171,18 @@ class ScriptedTransport:
 
     Attributes:
         closed: how often it was closed.
+
+    Raises:
+        TypeError: ``clock`` is none, or ``keep`` is no whole number.
+        ValueError: ``keep`` is below 0.
     """
 
     def __init__(self, *, clock: Clock | None = None, keep: int = 2**20) -> None:
+        if clock is not None and not callable(getattr(clock, "monotonic", None)):
+            raise TypeError(f"clock must be a clock, such as VirtualClock(), or None; got {kind(clock)}.")
+        if isinstance(clock, type):
+            raise TypeError(f"clock must be a clock, and not the class of one; got {clock.__name__}.")
+        check_whole("keep", keep, "a whole number of bytes, 0 or more", least=0)
         self.closed = 0
         self._clock = clock
         self._keep = keep
@@ -175,7 +206,7 @@ class ScriptedTransport:
 
         Raises:
             ValueError: there is no such operation.
-            TypeError: ``script`` is none.
+            TypeError: ``script`` is none, or ``operation`` is no text.
         """
         check_name(operation)
         again = not isinstance(script, Sequence)
@@ -196,7 +227,13 @@ class ScriptedTransport:
         return tuple(self._requests)
 
     def count(self, operation: str) -> int:
-        """How many requests of an operation were sent."""
+        """How many requests of an operation were sent.
+
+        Raises:
+            TypeError: ``operation`` is no text.
+            ValueError: there is no such operation.
+        """
+        check_name(operation)
         return sum(request.operation == operation for request in self._requests)
 
     async def send(self, request: Request) -> Response:

@@ -209,7 +209,7 @@ async def test_a_status_has_the_shape_of_the_sandbox_unless_told_otherwise(servi
     service.sandbox.inject(Status(502))
     service.sandbox.inject(Status(599))
     service.sandbox.inject(Status(503, body=b"<p>", headers={"content-type": "text/plain", "server": "gate"}))
-    service.sandbox.inject(Status(204))
+    service.sandbox.inject(Status(304))
 
     plain, unknown, own, empty = [await service.groups() for _ in range(4)]
 
@@ -219,7 +219,7 @@ async def test_a_status_has_the_shape_of_the_sandbox_unless_told_otherwise(servi
     assert (unknown.status, unknown.json["message"]) == (599, "Status 599")
     assert (own.body, own.headers["Content-Type"], own.headers["Server"]) == (b"<p>", "text/plain", "gate")
     assert own.headers.getall("Content-Type") == ["text/plain"]
-    assert (empty.status, empty.body) == (204, b"")
+    assert (empty.status, empty.body) == (304, b"")
 
 
 @pytest.mark.parametrize(
@@ -570,6 +570,10 @@ async def test_downloads_have_faults_of_their_own(service: Service) -> None:
     service.sandbox.inject(Status(404), operation="storage.download")
     assert [await download() for _ in range(2)] == [404, 200]
     assert everywhere.fired == 0
+    assert service.sandbox.count("storage.download") == 3
+    assert service.sandbox.count("storage.download", 200) == 2
+    assert service.sandbox.count("storage.download", LOST) == 1
+    assert service.sandbox.count(None, 200) == 2  # downloads are no operation of the contract
     with pytest.raises(ValueError, match="about the token"):
         service.sandbox.inject(RefuseToken(), operation="storage.download")
 
@@ -797,7 +801,13 @@ async def test_an_upload_whose_client_went_away_at_the_end_is_done(monkeypatch: 
     [
         (lambda: SOME.Status("503"), TypeError, "status must be a whole number, not str"),
         (lambda: SOME.Status(True), TypeError, "status must be a whole number, not bool"),
-        (lambda: SOME.Status(199), ValueError, "status must be at least 200"),
+        (lambda: SOME.Status(100), ValueError, "status must be at least 300, not 100"),
+        (
+            lambda: SOME.Status(200),
+            ValueError,
+            r"status must be at least 300, not 200: .* is a BadAnswer\(body, status=",
+        ),
+        (lambda: SOME.Status(299), ValueError, "status must be at least 300, not 299"),
         (lambda: SOME.Status(600), ValueError, "status must be at most 599"),
         (lambda: SOME.Status(503, retry_after="1"), TypeError, "retry_after must be a number"),
         (lambda: SOME.Status(503, retry_after=-1), ValueError, "retry_after must be at least 0"),
@@ -814,10 +824,13 @@ async def test_an_upload_whose_client_went_away_at_the_end_is_done(monkeypatch: 
         (lambda: SOME.Status(503, 5), TypeError, "positional"),
         (lambda: SOME.Delay(-1), ValueError, "seconds must be at least 0"),
         (lambda: SOME.Delay(10**400), ValueError, "seconds must be at least 0"),
-        (lambda: SOME.Delay(math.inf), ValueError, "seconds must be at least 0"),
+        (lambda: SOME.Delay(math.inf), ValueError, "seconds must be at least 0 and below 2\\*\\*63, not inf"),
         (lambda: SOME.Delay("1s"), TypeError, "seconds must be a number, not str"),
         (lambda: SOME.Delay(1, before_work="no"), TypeError, "before_work must be True or False"),
-        (lambda: SOME.RefuseToken(status=99), ValueError, "status must be at least 200"),
+        (lambda: SOME.RefuseToken(status=200), ValueError, "status must be 401 or 403, .*, not 200"),
+        (lambda: SOME.RefuseToken(status=404), ValueError, "status must be 401 or 403, .*, not 404"),
+        (lambda: SOME.RefuseToken(status="401"), TypeError, "status must be 401 or 403, .*, not str"),
+        (lambda: SOME.RefuseToken(status=True), TypeError, "status must be 401 or 403, .*, not bool"),
         (lambda: SOME.RefuseToken(delay=-1), ValueError, "delay must be at least 0"),
         (lambda: SOME.RevokeTokens(refresh_tokens="yes"), TypeError, "refresh_tokens must be True or False"),
         (lambda: SOME.BadAnswer("text"), TypeError, "body must be bytes, or a function"),
@@ -832,6 +845,7 @@ async def test_an_upload_whose_client_went_away_at_the_end_is_done(monkeypatch: 
         (lambda: SOME.RateLimit(1, 0), ValueError, "per must be above 0"),
         (lambda: SOME.RateLimit(1, -1), ValueError, "per must be at least 0"),
         (lambda: SOME.RateLimit(1, 1, retry_after="no"), ValueError, 'retry_after must be True, False or "date"'),
+        (lambda: SOME.RateLimit(1, 1, retry_after=5), TypeError, 'retry_after must be True, .* or "date", not int'),
     ],
 )
 def test_a_fault_that_cannot_be_is_refused_when_it_is_made(make: Any, error: type[Exception], message: str) -> None:
@@ -847,13 +861,17 @@ def test_a_fault_that_cannot_be_is_refused_when_it_is_made(make: Any, error: typ
         (SandboxFault(), {}, TypeError, "fault must be one of .*; got SandboxFault"),
         (LoseAnswer(), {"operation": "customers.lits"}, ValueError, "There is no operation 'customers.lits'"),
         (LoseAnswer(), {"operation": "/v1/cg"}, ValueError, "There is no operation"),
-        (LoseAnswer(), {"times": 0}, ValueError, "times must be above 0"),
-        (LoseAnswer(), {"times": 1.0}, TypeError, "times must be a whole number"),
-        (LoseAnswer(), {"skip": -1}, ValueError, "skip must be 0 or more"),
-        (LoseAnswer(), {"share": 1.1}, ValueError, "share is a probability"),
-        (LoseAnswer(), {"share": 0}, ValueError, "share must be above 0"),
-        (LoseAnswer(), {"seconds": 0}, ValueError, "seconds must be above 0"),
-        (LoseAnswer(), {"seconds": "1"}, TypeError, "seconds must be a number"),
+        (LoseAnswer(), {"operation": ["customers.list"]}, TypeError, "operation must be a text .*, not list"),
+        (RefuseToken(), {"operation": ["customers.list"]}, TypeError, "operation must be a text .*, not list"),
+        (ShiftPages(), {"operation": "customer.list"}, ValueError, "no operation 'customer.list'. Perhaps customers"),
+        (LoseAnswer(), {"times": 0}, ValueError, "times must be a whole number, 1 or more, .*; got 0"),
+        (LoseAnswer(), {"times": 1.0}, TypeError, "times must be a whole number, .*; got float"),
+        (LoseAnswer(), {"skip": -1}, ValueError, "skip must be a whole number, 0 or more; got -1"),
+        (LoseAnswer(), {"skip": None}, TypeError, "skip must be a whole number, 0 or more; got None"),
+        (LoseAnswer(), {"share": 1.1}, ValueError, "share must be a number above 0 and up to 1; got 1.1"),
+        (LoseAnswer(), {"share": 0}, ValueError, "share must be a number above 0 and up to 1; got 0"),
+        (LoseAnswer(), {"seconds": 0}, ValueError, "seconds must be a number above 0 .*; got 0"),
+        (LoseAnswer(), {"seconds": "1"}, TypeError, "seconds must be a number .*; got str"),
     ],
 )
 async def test_an_injection_that_cannot_be_is_refused(
@@ -869,6 +887,8 @@ async def test_an_edition_has_only_its_own_operations(begin: Any) -> None:
 
     with pytest.raises(ValueError, match=r"There is no operation 'reruns\.initiate'"):
         service.sandbox.inject(LoseAnswer(), operation="reruns.initiate")
+    with pytest.raises(ValueError, match=r"There is no operation 'reruns\.initiate'"):
+        service.sandbox.count("reruns.initiate")
 
 
 @pytest.mark.parametrize("seed", ["1", 1.5, True])

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import copy
+import pickle
 import socket
 import sqlite3
 import subprocess
@@ -261,39 +263,81 @@ async def test_a_sandbox_without_sockets(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"edition": 4}, "edition must be 1, 2 or 3"),
-        ({"page_size": 0}, "page_size must be at least 1"),
-        ({"page_size": 1.5}, "page_size must be a whole number"),
-        ({"latency": -1}, "latency must be at least 0"),
-        ({"job_time": float("nan")}, "job_time must be at least 0"),
-        ({"access_token_lifetime": "14d"}, "access_token_lifetime must be a number"),
-        ({"publish_quota": -1}, "publish_quota must be at least 0"),
-        ({"page_size": True}, "page_size must be a whole number"),
+        ({"edition": 4}, "edition must be 1, 2 or 3, not 4"),
+        ({"page_size": 0}, "page_size must be at least 1, not 0"),
+        ({"page_size": 2**63}, r"page_size must be at least 1 and below 2\*\*63, not 9"),
+        ({"latency": -1}, "latency must be at least 0, not -1"),
+        ({"job_time": float("nan")}, "job_time must be at least 0, not nan"),
+        ({"publish_quota": -1}, "publish_quota must be at least 0, not -1"),
+        ({"identifier_field": " "}, "identifier_field must not be empty"),
+        ({"port": -1}, "^port must be from 0 to 65535, not -1"),
+        ({"port": 65_536}, "^port must be from 0 to 65535, not 65536"),
+        ({"storage_port": 65_536}, "storage_port must be from 0 to 65535, not 65536"),
+        ({"log_size": -1}, "log_size must be at least 0, not -1"),
+        ({"db": ""}, "db must not be empty: None keeps"),
     ],
 )
-def test_bad_options_are_refused_at_once(options: dict[str, Any], message: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=message):
+def test_options_that_cannot_be_right_are_refused_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Sandbox(**options)
 
 
-async def test_the_log_tells_what_came_and_masks_what_is_secret(start: Any) -> None:
-    api = await start(log_size=3)
-    group = await api.group(n="number")
-    await api.call("POST", "/v1/cg", workspace_id="unknown")
-    await api.upload(group, b"n\n1\n")
-    await api.log_in()
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"edition": "3"}, "edition must be 1, 2 or 3, not str"),
+        ({"edition": True}, "edition must be 1, 2 or 3, not bool"),
+        ({"page_size": 1.5}, "page_size must be a whole number, not float"),
+        ({"page_size": True}, "page_size must be a whole number, not bool"),
+        ({"access_token_lifetime": "14d"}, "access_token_lifetime must be a number, not str"),
+        ({"rotate_refresh_tokens": "no"}, "rotate_refresh_tokens must be True or False, not str"),
+        ({"announce_expiry": None}, "announce_expiry must be True or False, not NoneType"),
+        ({"identifier_field": 5}, "identifier_field must be a text, not int"),
+        ({"port": "8765"}, "^port must be a whole number, not str"),
+        ({"storage_port": None}, "storage_port must be a whole number, not NoneType"),
+        ({"log_size": "10"}, "log_size must be a whole number, not str"),
+        ({"host": None}, "host must be a text, not NoneType"),
+        ({"example": "no"}, "example must be True or False, not str"),
+        ({"listen": 0}, "listen must be True or False, not int"),
+        ({"db": 5}, "db must be the path of a file, .*, not int"),
+        ({"db": b"file"}, "db must be the path of a file, .*, not bytes"),
+        ({"db": Path}, "db must be the path of a file, .*, not type"),
+    ],
+)
+def test_options_of_the_wrong_type_are_refused_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Sandbox(**options)
 
-    first, upload, login = api.sandbox.log
-    assert (first.operation, first.method, first.path, first.status) == ("customer_groups.list", "POST", "/v1/cg", 400)
-    assert first.body == {"workspace_id": "unknown"}
-    assert first.when.tzinfo is not None
-    assert upload.body["file"] == "<4 bytes>"
-    assert login.body == {"email": "***", "password": "***"}
-    assert api.sandbox.count("auth.authenticate") == 2
-    assert api.sandbox.count("auth.authenticate", 200) == 2
-    assert api.sandbox.count("auth.authenticate", 403) == 0
-    with pytest.raises(AttributeError):
-        first.status = 200
+
+async def test_what_is_no_operation_is_neither_counted_nor_without_effects(api: Any) -> None:
+    sandbox: Sandbox = api.sandbox
+    await api.ok("PUT", "/v1/cg", workspace_id=sandbox.workspace_id, group_name="Gold")
+
+    for look in (sandbox.count, lambda name: sandbox.effects[name]):
+        with pytest.raises(ValueError, match=r"no operation 'customer_group\.list'\. Perhaps customer_groups\.list"):
+            look("customer_group.list")
+        with pytest.raises(ValueError, match=r"no operation 'nonsense'\. There are: auth\.authenticate, .*storage\."):
+            look("nonsense")
+    with pytest.raises(TypeError, match=r"operation must be a text .*, not list"):
+        sandbox.count(["customers.list"])  # type: ignore[arg-type]
+    for status, error in (
+        ("200", TypeError),
+        (True, TypeError),
+        (20, ValueError),
+        (2_000, ValueError),
+        (-1, ValueError),
+    ):
+        with pytest.raises(error, match="status must be an HTTP status, or 0 for no answer, not "):
+            sandbox.count("customers.list", status)  # type: ignore[arg-type]
+
+    assert (sandbox.count("customer_groups.create"), sandbox.count("customers.list")) == (1, 0)
+    assert (sandbox.count("storage.download"), sandbox.count(None)) == (0, 0)
+    assert (sandbox.effects["customer_groups.create"], sandbox.effects["customers.list"]) == (1, 0)
+    assert dict(sandbox.effects) == {"customer_groups.create": 1}
+    for copied in (copy.deepcopy(sandbox.effects), pickle.loads(pickle.dumps(sandbox.effects))):
+        assert copied == sandbox.effects == {"customer_groups.create": 1}
+        with pytest.raises(ValueError, match="no operation"):
+            copied["customer_group.list"]
 
 
 async def test_reading_has_no_effects(api: Any) -> None:

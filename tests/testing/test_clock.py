@@ -10,6 +10,8 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from helpers import START, settle
@@ -121,14 +123,57 @@ async def test_what_is_no_number_of_seconds_is_refused() -> None:
         await clock.sleep(math.nan)
     with pytest.raises(ValueError, match="nan"):
         clock.call_later(math.nan, pytest.fail)
-    for seconds in (-1, math.nan, math.inf):
-        with pytest.raises(ValueError, match="finite number"):
+    for seconds in (-1, math.nan, math.inf, 10**400):
+        with pytest.raises(ValueError, match=f"seconds must be a finite number, 0 or more.*; got {seconds}"):
             await clock.advance(seconds)
     for moment in (START - 1, math.nan, math.inf):
-        with pytest.raises(ValueError, match="forward"):
+        with pytest.raises(ValueError, match=f"now must be .* forward from {START}; got {moment}"):
             clock.now = moment
     assert clock.now == START
     assert clock.slept == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "given"), [("60", "str"), (None, "None"), (True, "bool"), (timedelta(1), "timedelta")]
+)
+async def test_what_is_no_number_at_all_is_refused(seconds: Any, given: str) -> None:
+    clock = VirtualClock()
+    with pytest.raises(TypeError, match=f"seconds must be a number; got {given}"):
+        await clock.sleep(seconds)
+    with pytest.raises(TypeError, match=f"seconds must be a number; got {given}"):
+        clock.call_later(seconds, pytest.fail)
+    with pytest.raises(TypeError, match=f"seconds must be a finite number, 0 or more.*; got {given}"):
+        await clock.advance(seconds)
+    with pytest.raises(TypeError, match=f"now must be a finite number of seconds that goes forward .*; got {given}"):
+        clock.now = seconds
+    assert (clock.now, clock.slept) == (START, [])
+    await clock.advance(1)  # none of it is left behind
+    assert clock.now == START + 1
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"now": "now"}, TypeError, "now must be a finite number of seconds since 1970; got str"),
+        ({"now": None}, TypeError, "now must be .*; got None"),
+        (
+            {"now": datetime(2030, 1, 1, tzinfo=UTC)},
+            TypeError,
+            r"now must be .*; got a datetime: give its timestamp\(\)",
+        ),
+        ({"now": math.inf}, ValueError, "now must be .*; got inf"),
+        ({"now": math.nan}, ValueError, "now must be .*; got nan"),
+        ({"idle": "x"}, TypeError, "idle must be a finite number of real seconds, 0 or more; got str"),
+        ({"idle": True}, TypeError, "idle must be .*; got bool"),
+        ({"idle": -1}, ValueError, "idle must be .*; got -1"),
+        ({"idle": math.nan}, ValueError, "idle must be .*; got nan"),
+        ({"auto": "no"}, TypeError, "auto must be True or False; got str"),
+        ({"auto": None}, TypeError, "auto must be True or False; got None"),
+    ],
+)
+def test_a_clock_that_cannot_be_is_refused(options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        VirtualClock(**options)
 
 
 async def test_whoever_sleeps_in_the_smallest_steps_gets_somewhere() -> None:

@@ -1158,6 +1158,23 @@ async def test_hosts_of_loopback(host: str) -> None:
 
 # What is no fault
 
+BAD_INJECTIONS = [
+    ({"operation": ["customers.list"]}, TypeError, 'operation must be a text such as "customers.list", not list'),
+    ({"operation": "customer_group.list"}, ValueError, "no operation 'customer_group.list'. Perhaps customer_groups"),
+    ({"skip": None}, TypeError, "skip must be a whole number, 0 or more; got None"),
+    ({"skip": -1}, ValueError, "skip must be a whole number, 0 or more; got -1"),
+    ({"share": 0}, ValueError, "share must be a number above 0 and up to 1; got 0"),
+    ({"share": 1.5}, ValueError, "share must be a number above 0 and up to 1; got 1.5"),
+    ({"share": None}, TypeError, "share must be a number above 0 and up to 1; got None"),
+    ({"times": 0}, ValueError, "times must be a whole number, 1 or more, or None for ever; got 0"),
+    ({"times": 1.5}, TypeError, "times must be .*; got float"),
+    ({"times": True}, TypeError, "times must be .*; got bool"),
+    ({"seconds": 0}, ValueError, "seconds must be a number above 0 and finite, or None for ever; got 0"),
+    ({"seconds": float("nan")}, ValueError, "seconds must be .*; got nan"),
+    ({"seconds": 10**400}, ValueError, "seconds must be .*; got 1000"),
+    ({"seconds": "1"}, TypeError, "seconds must be .*; got str"),
+]
+
 LOOSE: dict[Any, Any] = {kind: kind for kind in (Reset, Close, Stall, Trickle, Corrupt, Replace, FaultProxy)}
 
 
@@ -1204,11 +1221,30 @@ LOOSE: dict[Any, Any] = {kind: kind for kind in (Reset, Close, Stall, Trickle, C
         (lambda: LOOSE[FaultProxy]("http://user:geheim@127.0.0.1:1"), ValueError, "and nothing else.$"),
         (lambda: LOOSE[FaultProxy]("http://127.0.0.1:x"), ValueError, "cannot be read"),
         (lambda: LOOSE[FaultProxy](None), TypeError, "upstream must be an address"),
+        (lambda: LOOSE[FaultProxy]("http://127.0.0.1:1", port="1"), TypeError, "port must be a whole .*; got str"),
+        (lambda: LOOSE[FaultProxy]("http://127.0.0.1:1", port=65_536), ValueError, "port must be .*; got 65536"),
+        (lambda: LOOSE[FaultProxy]("http://127.0.0.1:1", seed="1"), TypeError, "seed must be a whole .*; got str"),
     ],
 )
 def test_what_cannot_be_right(make: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         make()
+
+
+@pytest.mark.parametrize(("options", "error", "message"), BAD_INJECTIONS)
+def test_an_injection_that_cannot_be_is_refused(options: Any, error: type[Exception], message: str) -> None:
+    proxy = FaultProxy("http://127.0.0.1:1")
+    with pytest.raises(error, match=message):
+        proxy.inject(Truncate(), **options)
+    assert proxy.injections == ()
+
+
+def test_what_is_no_operation_is_not_counted() -> None:
+    proxy = FaultProxy("http://127.0.0.1:1")
+    with pytest.raises(TypeError, match=r"operation must be a text .*, not list"):
+        proxy.count(["customers.list"])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Perhaps customer_groups\.list"):
+        proxy.count("customer_group.list")
 
 
 def test_faults_are_values() -> None:
@@ -1221,10 +1257,11 @@ def test_faults_are_values() -> None:
 
 
 def test_it_needs_neither_aiohttp_nor_the_sandbox_itself() -> None:
-    """Of the package its parts import each other, the plan and the operations; what those load is another matter."""
+    """Of the package its parts import each other, the plan, checks and the operations; those may load what they like."""
     parts = [faults, _framing, _corruption, _ends, _connection, sys.modules[FaultProxy.__module__]]
     allowed = {part.__name__ for part in parts} | {
         "nudgescribe_async.injection",
+        "nudgescribe_async.testing._checks",
         "nudgescribe_async.testing._operations",
     }
     for part in parts:

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -472,6 +473,69 @@ def test_what_is_no_answer_is_refused() -> None:
         answer(200, object())
     with pytest.raises(ValueError, match="JSON"):
         answer(200, float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"headers": {"Retry-After": 5}}, TypeError, r"headers\['Retry-After'\] must be a text, .*; got 5: write '5'"),
+        ({"headers": {"X-Api-Key": b"geheim"}}, TypeError, r"headers\['X-Api-Key'\] must be a text, .*; got bytes.$"),
+        ({"headers": {5: "5"}}, TypeError, "headers must have texts for names; got 5"),
+        ({"headers": [("Retry-After", "5")]}, TypeError, "headers must be a mapping of texts to texts; got list"),
+        ({"headers": ""}, TypeError, "headers must be a mapping of texts to texts; got str"),
+        ({"status": "200"}, TypeError, "status must be a whole number from 100 to 999; got str"),
+        ({"status": None}, TypeError, "status must be .*; got None"),
+        ({"status": True}, TypeError, "status must be .*; got bool"),
+        ({"status": 99}, ValueError, "status must be .*; got 99"),
+        ({"status": 1_000}, ValueError, "status must be .*; got 1000"),
+        ({"body": "text"}, TypeError, "body must be bytes; got str: encode a text"),
+        ({"body": {}}, TypeError, "body must be bytes; got dict: .* give a value as json="),
+        ({"json": b"[]"}, TypeError, "json must be .*; got bytes: give them as body="),
+    ],
+)
+def test_what_cannot_be_an_answer_is_refused(options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        answer(**options)
+
+
+async def test_the_statuses_at_the_edges_and_those_of_the_standard_library_are_answers() -> None:
+    statuses = [answer(100).status, answer(999).status, answer(HTTPStatus.NOT_FOUND).status]
+    assert statuses == [100, 999, 404]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"clock": 5}, TypeError, r"clock must be a clock, such as VirtualClock\(\), or None; got int"),
+        ({"clock": VirtualClock}, TypeError, "clock must be a clock, and not the class of one; got VirtualClock"),
+        ({"keep": "1"}, TypeError, "keep must be a whole number of bytes, 0 or more; got str"),
+        ({"keep": -1}, ValueError, "keep must be .*; got -1"),
+    ],
+)
+def test_a_transport_that_cannot_be_is_refused(options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ScriptedTransport(**options)
+
+
+@pytest.mark.parametrize(
+    ("operation", "error", "message"),
+    [
+        ("customer_group.list", ValueError, "no operation 'customer_group.list'. Perhaps customer_groups.list or .*?"),
+        ("nonsense", ValueError, "no operation 'nonsense'. There are: auth.authenticate, .*reruns.messages."),
+        ("", ValueError, "no operation ''. There are: "),
+        (None, TypeError, 'operation must be a text such as "customers.list", not NoneType'),
+        (["customers.list"], TypeError, "operation must be a text .*, not list"),
+    ],
+)
+def test_what_is_no_operation_is_neither_counted_nor_scripted(
+    operation: Any, error: type[Exception], message: str
+) -> None:
+    transport = ScriptedTransport()
+    with pytest.raises(error, match=message):
+        transport.count(operation)
+    with pytest.raises(error, match=message):
+        transport.on(operation, answer())
+    assert transport.count("customer_groups.list") == 0
 
 
 async def test_a_message_file_can_be_scripted() -> None:
