@@ -50,6 +50,8 @@ class Call:
     """Whether it took a retry from the client's budget."""
     refusal_headers: tuple[tuple[str, str], ...] = ()
     """What may be told of the headers of the last refusal."""
+    era: int = 0
+    """What the throttle gave it with the slot."""
     phase: str = "beginning"
     under_way: bool = False
     """Whether a request is on its way."""
@@ -80,7 +82,7 @@ class Call:
             case ResponseDecodeError():
                 self.unsettled = True
             case APIStatusError():
-                self.unsettled = self.unsettled or failed_at_work(outcome)
+                self.unsettled = self.unsettled or failed_at_work(outcome) or _points_elsewhere(outcome)
             case _:
                 pass
 
@@ -98,7 +100,12 @@ class Call:
             failure = _unknown(failure)
         elif self.may_have_taken_effect and isinstance(failure, ClientClosedError | ConfigurationError):
             failure.message += " An earlier attempt was sent."
-        elif self.may_have_taken_effect and isinstance(failure, APIStatusError) and not failed_at_work(failure):
+        elif (
+            self.may_have_taken_effect
+            and isinstance(failure, APIStatusError)
+            and len(self.attempts) > 1
+            and not failed_at_work(failure)
+        ):
             failure.message += " An earlier attempt was sent, and this may be its consequence."
         failure.not_repeated = not_repeated
         failure = self._told(failure)
@@ -131,6 +138,11 @@ class Call:
 def failed_at_work(error: APIStatusError) -> bool:
     """Whether the service says that it failed, and not that it did not even begin: its work may be done."""
     return (error.status == 408 or error.status >= 500) and not refused_before_work(error)
+
+
+def _points_elsewhere(error: APIStatusError) -> bool:
+    """Whether it may be the answer to work that was done: "created, see there", or a status that means nothing."""
+    return error.status < 200 or error.status in (300, 301, 302, 303)
 
 
 def tell(failure: NudgescribeError, endpoint: Endpoint[Any], *, may_have_taken_effect: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import math
 import os
 import warnings
 from contextlib import suppress
@@ -22,7 +21,7 @@ from nudgescribe_async.endpoints.profile_fields import ProfileFieldsEndpoints
 from nudgescribe_async.endpoints.reruns import RerunsEndpoints
 from nudgescribe_async.errors import ClientClosedError, ConfigurationError
 from nudgescribe_async.events import Events
-from nudgescribe_async.options import Priority, RetryBudget, RetryPolicy, Timeout
+from nudgescribe_async.options import LONGEST, Priority, RetryBudget, RetryPolicy, Timeout
 from nudgescribe_async.resources.auth import Auth
 from nudgescribe_async.resources.customers import Customers
 from nudgescribe_async.resources.messages import Messages
@@ -225,7 +224,7 @@ class Nudgescribe:
             ConfigurationError: the client is in use in another event loop, or ``grace`` is no number of seconds.
                 It stays open.
         """
-        if isinstance(grace, bool) or not isinstance(cast("object", grace), int | float) or math.isnan(grace):
+        if isinstance(grace, bool) or not isinstance(cast("object", grace), int | float) or grace != grace:  # noqa: PLR0124 - no number
             raise ConfigurationError(f"grace must be a number of seconds; got {grace!r}.")
         if self._closing is not None and self._closing.done() and not self._closing.cancelled():
             return self._closing.result()
@@ -237,7 +236,7 @@ class Nudgescribe:
         closing, hurry, timer = self._closing, self._hurry, None
         if grace <= 0:
             hurry.set()
-        elif grace < math.inf:
+        elif grace <= LONGEST:
             timer = self._clock.call_later(grace, hurry.set)
         try:
             await asyncio.shield(closing)

@@ -16,9 +16,13 @@ from nudgescribe_async.shapes import names_only
 __all__ = ["CallOptions", "Priority", "RetryBudget", "RetryPolicy", "Timeout", "bulk"]
 
 
+LONGEST = 1e10
+"""Seconds; what is longer is a slip, and more than timers can hold."""
+
+
 def _seconds(instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None and (
-        isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
+        isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST
     ):
         raise ConfigurationError(
             f"{type(instance).__name__}({attribute.name}=...) must be a number of seconds above 0, or None for "
@@ -27,7 +31,7 @@ def _seconds(instance: object, attribute: Attribute[Any], value: object) -> None
 
 
 def _required_seconds(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST:
         raise ConfigurationError(
             f"{type(instance).__name__}({attribute.name}=...) must be a number of seconds above 0; got {value!r}."
         )
@@ -43,7 +47,7 @@ class RetryPolicy:
     """How often and how long apart a call is tried. *Whether* it may be is the contract's business.
 
     The wait before attempt ``n`` is drawn evenly between 0 and ``min(longest, base * 2 ** (n - 2))``
-    seconds. If the service said how long to wait (``Retry-After``), that is obeyed instead, and up to a
+    seconds. If the service said how long to wait (``Retry-After``), and that is longer, it is obeyed, and up to a
     tenth is added, so that those who were told the same moment do not all come at once.
 
     Attributes:
@@ -73,8 +77,7 @@ class RetryBudget:
     than ``reserve`` is saved up. Where it is empty, a plain call ends with the failure that it has, and
     the calls of an iterator wait until there is some.
 
-    Retries that the service itself asked for (429, and 503 with ``Retry-After``) take nothing: the pause
-    that all calls make then is what keeps them few. The second attempt of a call whose token was refused
+    Retries after a 429 take nothing: the pause that all calls make then is what keeps them few. The second attempt of a call whose token was refused
     is no retry.
 
     Attributes:

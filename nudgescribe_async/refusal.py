@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nudgescribe_async.transport import Headers
 
-__all__ = ["mask", "read_refusal", "request_id", "what_came"]
+__all__ = ["mask", "printable", "read_refusal", "request_id", "what_came"]
 
 _MESSAGE_LENGTH = 500
 _BODY_LENGTH = 2_000
@@ -79,7 +79,7 @@ def _start(body: bytes, secrets: Iterable[str]) -> str:
     return text[: 4 * _BODY_LENGTH]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text without what no log can take: lone surrogates, and the commands of terminals."""
     return text if text.isprintable() else "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
@@ -88,7 +88,7 @@ def request_id(headers: Headers, secrets: Iterable[str] = ()) -> str | None:
     """What the service, or a proxy before it, calls the request."""
     for name in ("x-request-id", "x-correlation-id", "x-amzn-requestid", "cf-ray"):
         if value := headers.get(name, "").strip():
-            return _printable(mask(value, secrets)[:200])
+            return printable(mask(value, secrets)[:200])
     return None
 
 
@@ -116,7 +116,7 @@ def read_refusal(
     secrets = tuple(secrets)
     text = _start(body, secrets)
     said, code = _what_it_says(body, text)
-    said = _printable(" ".join(mask(said, secrets).split())[:_MESSAGE_LENGTH])
+    said = printable(" ".join(mask(said, secrets).split())[:_MESSAGE_LENGTH])
     meaning = kind.meaning
     if 300 <= status <= 399:
         meaning = (
@@ -126,7 +126,7 @@ def read_refusal(
         f'{meaning} (HTTP {status}): "{said}".' if said else f"{meaning} (HTTP {status}, without an explanation).",
         status=status,
         said=said,
-        code=_printable(mask(code, secrets)[:100]) if code is not None else None,
+        code=printable(mask(code, secrets)[:100]) if code is not None else None,
         body=text[:_BODY_LENGTH].encode(errors="replace").decode(),
         retry_after=retry_after_seconds(headers.get("retry-after"), sent=http_date(headers.get("date", "")), now=now),
         request_id=request_id(headers, secrets),
@@ -141,7 +141,7 @@ def what_came(headers: Headers, body: bytes, secrets: Iterable[str]) -> str | No
     if not _HTML.search(text):
         return None
     title = _TITLE.search(text)
-    said = _printable(" ".join(html.unescape(_TAG.sub(" ", title[2])).split())[:100]) if title else ""
+    said = printable(" ".join(html.unescape(_TAG.sub(" ", title[2])).split())[:100]) if title else ""
     return f'a web page ("{said}")' if said else "a web page"
 
 

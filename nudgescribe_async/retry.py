@@ -67,7 +67,7 @@ class Retry:
     after: float
     reason: str
     costs: bool
-    """Whether it takes one from the client's budget of retries."""
+    """Whether it takes one from the client's budget of retries: all do but those after a 429."""
 
 
 @frozen
@@ -115,10 +115,12 @@ def decide(
         return Stop(
             f"the service asks to wait {wanted:,.0f} s, longer than the {policy.longest_retry_after:g} s allowed"
         )
-    after = _drawn(attempts, policy) if wanted is None else _spread(wanted)
+    after = _drawn(attempts, policy)
+    if wanted is not None:
+        after = max(after, _spread(wanted))  # 0 is no time to recover in
     if time_left is not None and after >= time_left:
         return Stop(f"the next attempt would be in {after:.1f} s, after the deadline")
-    costs = not (isinstance(failure, APIStatusError) and refused_before_work(failure))
+    costs = not (isinstance(failure, APIStatusError) and failure.status == 429)
     if costs and budget < 1:
         return Stop("the client's budget of retries is used up")
     return Retry(after, in_brief(failure), costs)
@@ -127,14 +129,12 @@ def decide(
 def pause_after(failure: NudgescribeError, *, attempts: int, policy: RetryPolicy) -> float | None:
     """How long no call of the client should be sent after a failure, in seconds; ``None`` if they may go on.
 
-    What the service asks for, if it is no longer than the policy allows; after a 429 that does not say how
-    long, what the refused call itself would wait.
+    What the service asks for, if it is no longer than the policy allows; where that is nothing, or next to
+    it, what the refused call itself would wait.
     """
     if not isinstance(failure, APIStatusError) or not refused_before_work(failure):
         return None
-    if failure.retry_after is None:
-        return _drawn(attempts, policy)
-    return min(failure.retry_after, policy.longest_retry_after)
+    return max(_drawn(attempts, policy), min(failure.retry_after or 0.0, policy.longest_retry_after))
 
 
 def in_brief(error: NudgescribeError) -> str:

@@ -46,8 +46,8 @@ from nudgescribe_async.events import (
 )
 from nudgescribe_async.message_file import end_is_known, is_visibly_none, not_a_file
 from nudgescribe_async.options import CallOptions, Priority, RetryPolicy, Timeout
-from nudgescribe_async.refusal import mask, read_refusal, request_id, what_came
-from nudgescribe_async.retry import Retry, decide, pause_after
+from nudgescribe_async.refusal import mask, printable, read_refusal, request_id, what_came
+from nudgescribe_async.retry import Retry, decide, in_brief, pause_after, refused_before_work
 from nudgescribe_async.shapes import Secret, hidden
 from nudgescribe_async.transport import SHOWN_HEADERS, Headers, Request, Response, StreamBody, Transport
 from nudgescribe_async.transport.multipart import FileSource, file_body, multipart_body
@@ -109,6 +109,8 @@ class Answer:
     attempts: tuple[Attempt, ...] = ()
     call: int = 0
     """The number of the call, for events."""
+    unsettled: bool = False
+    """Whether an earlier attempt of the call may have taken effect."""
     token: str | None = field(default=None, repr=hidden)
 
 
@@ -450,7 +452,7 @@ class Session:
             isinstance(error, APIStatusError) and not _in_trouble(error.status)
         )
         patient = call.priority is Priority.BULK and call.request.replayable and not refused
-        why = error.message.partition(". ")[0].rstrip(".")  # the rest is about the login's own request
+        why = in_brief(error).partition(". ")[0].rstrip(".")  # the rest is about the login's own request
         unsent = RequestNotSentError(f"No token could be had, so nothing was sent: {why}.")
         if not patient:
             if isinstance(error, APIStatusError | AuthenticationError) and not call.may_have_taken_effect:
@@ -465,16 +467,16 @@ class Session:
     async def _wait_or_raise(self, call: Call, failure: NudgescribeError) -> None:
         deadline = call.deadline
         waits_its_turn = call.priority is Priority.BULK and self._budget.refills
+        operation, number = call.endpoint.operation, len(call.attempts) + call.without_token
         decision = decide(
             call.endpoint.retry,
             failure,
-            attempts=len(call.attempts) + call.without_token,
+            attempts=number,
             policy=call.policy,
             time_left=deadline - self._clock.monotonic() if deadline is not None else None,
             replayable=call.request.replayable,
             budget=math.inf if waits_its_turn else self._budget.left,
         )
-        operation, number = call.endpoint.operation, len(call.attempts)
         if not isinstance(decision, Retry):
             if decision.final:
                 raise call.final(failure)
@@ -490,7 +492,7 @@ class Session:
                 attempt=number,
                 after=decision.after,
                 reason=decision.reason,
-                asked=not decision.costs,
+                asked=isinstance(failure, APIStatusError) and refused_before_work(failure),
             )
         )
         call.phase = f"waiting for its next attempt, since {decision.reason[:1].lower()}{decision.reason[1:]}"
@@ -527,6 +529,7 @@ class Session:
         started = self._clock.monotonic()
         self.events.emit(RequestStarted(operation=operation, call=call.number, attempt=number))
         call.under_way = True
+        call.era = era
         call.phase = "waiting for the answer"
         outcome: Answer | NudgescribeError
         try:
@@ -545,10 +548,8 @@ class Session:
         if isinstance(outcome, Answer):
             self._throttle.succeeded(era)
             self._budget.succeeded(repeated=call.repeated)
-            return evolve(outcome, attempts=tuple(call.attempts))
-        pause = pause_after(outcome, attempts=number, policy=call.policy)
-        if pause is not None and isinstance(outcome, APIStatusError):
-            self._throttle.refused(pause, era=era, operation=operation, status=outcome.status)
+            unsettled = call.may_have_taken_effect
+            return evolve(outcome, attempts=tuple(call.attempts), unsettled=unsettled)
         return outcome
 
     def _finished(self, call: Call, number: int, started: float, outcome: Answer | BaseException) -> Attempt:
@@ -579,6 +580,12 @@ class Session:
     async def _answer(self, call: Call, response: Response) -> Answer | APIStatusError:
         async with response:
             if not 200 <= response.status <= 299:
+                # The pause begins with the head of the refusal: its body may be slow.
+                head = self._refusal(call.endpoint, response.status, response.headers, b"", call.token)
+                pause = pause_after(head, attempts=len(call.attempts) + 1, policy=call.policy)
+                if pause is not None:
+                    operation = call.endpoint.operation
+                    self._throttle.refused(pause, era=call.era, operation=operation, status=response.status)
                 start = await response.read_start(MAX_REFUSAL_BYTES)
                 call.refusal_headers = self._shown(response.headers, call.token)
                 return self._refusal(call.endpoint, response.status, response.headers, start, call.token)
@@ -634,7 +641,7 @@ class Session:
         """What may be told of the headers of a refusal."""
         secrets = self._all_secrets(token)
         return tuple(
-            (name.lower(), mask(value, secrets)[:200])
+            (name.lower(), printable(mask(value, secrets)[:200]))
             for name, value in headers.items()
             if name.lower() in SHOWN_HEADERS
         )
@@ -655,4 +662,8 @@ class Session:
         says = f': "{error.said}"' if error.said else ", without an explanation"
         error.message = f'The service answered with {answer.status}, and "success": false{says}.'
         error.operation, error.attempts = endpoint.operation, answer.attempts
+        if answer.unsettled:
+            error.message += " An earlier attempt was sent, and this may be its consequence."
+            tell(error, endpoint, may_have_taken_effect=True)
+            self._warn(endpoint, answer.call, error, "reading the answer")
         return error

@@ -16,7 +16,7 @@ again. Refusals of requests that were on their way already when the first one ca
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from nudgescribe_async.errors import ConfigurationError
@@ -41,7 +41,7 @@ class _Line:
     """Callers who wait for their turn, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._turns: deque[asyncio.Future[None]] = deque()
+        self._turns: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -53,12 +53,12 @@ class _Line:
             give_back: called if the caller is cancelled when it had been served already, and cannot take it.
         """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns.append(turn)
+        self._turns[turn] = None
         try:
             await turn
         except asyncio.CancelledError:
             if turn in self._turns:
-                self._turns.remove(turn)
+                del self._turns[turn]
             elif not turn.cancelled():
                 give_back()
             raise
@@ -66,7 +66,7 @@ class _Line:
     def serve(self) -> bool:
         """Tell the next that it is its turn; ``False`` if nobody is there."""
         while self._turns:
-            turn = self._turns.popleft()
+            turn, _ = self._turns.popitem(last=False)
             if not turn.done():  # else its task is cancelled, and does not know yet
                 turn.set_result(None)
                 return True
@@ -169,7 +169,7 @@ class Throttle:
             self._resumption.cancel()
         self._paused_until = now + seconds
         self._resumption = self._clock.call_later(seconds, self._resume)
-        if tell:
+        if tell:  # last, since a subscriber may raise what ends a program
             self._events.emit(
                 RequestsPaused(operation=operation, status=status, seconds=seconds, concurrency=self.window)
             )
@@ -184,10 +184,11 @@ class Throttle:
 
     def _resume(self) -> None:
         self._paused_until = self._resumption = None
-        self._events.emit(RequestsResumed(concurrency=self.window, waiting=len(self._interactive) + len(self._bulk)))
+        waiting = len(self._interactive) + len(self._bulk)
         while self._at_gate.serve():
             pass
         self._serve()
+        self._events.emit(RequestsResumed(concurrency=self.window, waiting=waiting))
 
     def _serve(self) -> None:
         while self._is_free():
@@ -241,7 +242,10 @@ class Budget:
         if self.left >= _NEARLY_ONE and not self._line:
             self.take()
             return
-        self._set_timer()
+        if self._line:
+            self._serve()
+        if self._next is None:
+            self._set_timer()
         try:
             await self._line.wait(give_back=self.give_back)
         finally:
@@ -264,6 +268,7 @@ class Budget:
             self._serve()
 
     def _serve(self) -> None:
+        self.close()
         while self.left >= _NEARLY_ONE and self._line.serve():
             self.take()
         if self._line:

@@ -1,6 +1,5 @@
 """The examples of the README and the documentation are run, not only read."""
 
-import ast
 import asyncio
 import os
 import re
@@ -51,7 +50,7 @@ async def run_program(text: str, settings: dict[str, str]) -> tuple[int, str, st
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_python_block_compiles(page: Path) -> None:
     for block in blocks(page):
-        compile(block, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        compile(block, page.name, "exec")
 
 
 def test_the_readme_has_a_program_for_a_service_a_bulk_job_and_reruns() -> None:

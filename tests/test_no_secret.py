@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from nudgescribe_async import Nudgescribe
     from nudgescribe_async.events import Event
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = str(Path(nudgescribe_async.__file__).parent)
 SANDBOX, PROXY = str(Path(PACKAGE, "sandbox")), str(Path(PACKAGE, "testing"))
 HTTP_LIBRARY = str(Path(aiohttp.__file__).parent)

@@ -23,7 +23,9 @@ named = pytest.mark.parametrize(("kind", "name", "optional"), NUMBERS, ids=lambd
 
 
 @named
-@pytest.mark.parametrize("value", [0, -1, 0.0, -0.5, math.nan, math.inf, -math.inf, True, "5", [5], b"5"])
+@pytest.mark.parametrize(
+    "value", [0, -1, 0.0, -0.5, math.nan, math.inf, -math.inf, True, "5", [5], b"5", 1e11, 10**400]
+)
 def test_seconds_that_are_none_are_refused_by_name(kind: type[Any], name: str, optional: bool, value: object) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{kind.__name__}\({name}=\.\.\.\) must be a number of seconds"):
         kind(**{name: value})

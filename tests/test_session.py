@@ -264,6 +264,84 @@ async def test_a_lost_attempt_is_not_forgotten_when_no_token_can_be_had(
         assert not caught_too.value.may_have_taken_effect
 
 
+async def test_a_success_that_says_no_after_a_lost_attempt_may_be_its_consequence(clock: VirtualClock) -> None:
+    service = Service()
+    service.on_call = raising(OutcomeUnknownError("lost"), answer(200, {"success": False, "message": "exists"}))
+    async with client(service, clock=clock) as ns:
+        events = watch(ns)
+        with pytest.raises(APIStatusError, match="An earlier attempt was sent, and this may be its cons") as caught:
+            await ns.customer_groups.update("w", "g", "n")
+    assert caught.value.may_have_taken_effect
+    assert caught.value.look == "customer_groups.list"
+    assert names(events).count("EffectUnknown") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "may"), [(303, True), (302, True), (301, True), (307, False), (308, False), (304, False)]
+)
+async def test_a_redirect_may_be_the_answer_to_work_that_was_done(status: int, may: bool) -> None:
+    service = Service()
+    service.on_call = raising(answer(status, {}, headers={"Location": "/created/7"}))
+    async with client(service) as ns:
+        with pytest.raises(APIStatusError) as caught:
+            await ns.customer_groups.create("w", "n")
+        assert caught.value.may_have_taken_effect is may
+        with pytest.raises(APIStatusError) as caught:
+            await ns.customer_groups.list("w")
+        assert not caught.value.may_have_taken_effect
+
+
+async def test_the_pause_begins_with_the_head_of_the_refusal(clock: VirtualClock) -> None:
+    class Slow:
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            started.set()
+            await release.wait()
+            yield b"{}"
+
+        async def aclose(self) -> None:
+            pass
+
+    started, release, service = asyncio.Event(), asyncio.Event(), Service()
+    service.on_call = lambda _: answer(200, [])
+    async with client(service, clock=clock) as ns:
+        await ns.auth.authenticate()
+        service.on_call = raising(Response(status=429, headers={"Retry-After": "60"}, stream=Slow()), answer(200, []))
+        first = asyncio.create_task(ns.customer_groups.list("w"))
+        await started.wait()
+        second = asyncio.create_task(ns.customer_groups.list("w"))
+        await settle()
+        assert len(service.requests) == 2  # the login and the first
+        release.set()
+        began = clock.now
+        await asyncio.gather(first, second)
+        assert clock.now - began >= 59
+
+
+async def test_no_words_of_the_service_are_in_the_log_of_a_bulk_call_without_a_token(
+    caplog: pytest.LogCaptureFixture, clock: VirtualClock
+) -> None:
+    caplog.set_level("DEBUG", "nudgescribe_async")
+    service = Service()
+    service.on_login = raising(answer(500, {"message": "row of customer anna@example.org"}))
+    async with client(service, clock=clock) as ns:
+        with pytest.raises(RequestNotSentError):
+            await ns.customer_groups.list("w", options=CallOptions(priority="bulk", retries=2))
+    assert "attempt 1 failed" in caplog.text
+    assert "anna" not in caplog.text
+
+
+async def test_headers_in_the_log_are_printable(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "nudgescribe_async")
+    service = Service()
+    headers = {"Content-Type": "a\x1b]0;owned\x07\x1b[2J\udcff", "Retry-After": "5\u202e"}
+    service.on_call = raising(answer(400, {}, headers=headers))
+    async with client(service) as ns:
+        with pytest.raises(APIStatusError):
+            await ns.customer_groups.list("w")
+    assert "content-type: a\ufffd]0;owned" in caplog.text
+    assert all(letter.isprintable() or letter == "\n" for letter in caplog.text)
+
+
 async def test_a_refusal_after_a_lost_attempt_may_be_its_consequence(clock: VirtualClock) -> None:
     service = Service()
     service.on_call = raising(OutcomeUnknownError("lost"), answer(400, {"message": "There is no such group."}))

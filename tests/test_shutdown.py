@@ -519,7 +519,7 @@ def assert_nothing_bad(errors: str) -> None:
     assert not [line for line in errors.splitlines() if any(bad in line for bad in BAD)], errors
 
 
-AIOHTTP, FASTAPI, CLOSE_FIRST = EXAMPLES
+AIOHTTP, FASTAPI, CLOSE_FIRST, _ = EXAMPLES
 GRACEFULLY = r"(shutdown_timeout|timeout_graceful_shutdown)=10(\.0)?"
 CODES = [  # uvicorn dies of SIGTERM, once all is closed
     (AIOHTTP, signal.SIGTERM, 0),

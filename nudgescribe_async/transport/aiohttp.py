@@ -14,14 +14,16 @@ another event loop     ``ConfigurationError``: connections belong to the loop th
 =====================  ============================================================================
 
 A request is sent exactly once. aiohttp by itself sends GET, PUT and DELETE a second time when a kept
-connection turns out to be dead, whatever the service did with the first; see ``_send_once``.
+connection turns out to be dead, whatever the service did with the first; see ``_Sending``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import select
 import socket
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.request import getproxies, proxy_bypass
@@ -177,6 +179,7 @@ class AiohttpTransport:
                 raise ConfigurationError("A request over plain http is not sent through a proxy on another host.")
         elif proxy is None and self._trust_env:
             proxy = await asyncio.to_thread(_proxy_of_environment, url)
+        sending = _Sending()
         try:
             answer = await session.request(
                 request.method,
@@ -190,7 +193,7 @@ class AiohttpTransport:
                 proxy=proxy,
                 proxy_headers=None if proxy is None else self._proxy_headers,
                 timeout=timeout,
-                middlewares=(_send_once,),
+                middlewares=(sending.once,),
             )
         except asyncio.CancelledError as error:
             if body is not None:
@@ -211,7 +214,7 @@ class AiohttpTransport:
         # Outside of the except block, so that the body's own exception gets no context that is not its own.
         if body is not None:
             await body.finished()
-        self._raise(failure, request, body)
+        self._raise(failure, request, body, answered=sending.dropped())
 
     async def aclose(self) -> None:
         """Close the session if the transport made it, and wait until its connections are gone.
@@ -278,10 +281,10 @@ class AiohttpTransport:
     def _is_closed(self) -> bool:
         return self._closed or (self._session is not None and self._session.closed)
 
-    def _raise(self, failure: Exception, request: Request, body: _Body | None) -> NoReturn:
+    def _raise(self, failure: Exception, request: Request, body: _Body | None, *, answered: bool) -> NoReturn:
         if body is not None and body.error is not None:
             raise body.error
-        reached = None
+        reached = True if answered else None
         if isinstance(failure, _NotSentAgain):
             reached, failure = failure.reached, failure.error
         cause = without_secrets(failure, request)
@@ -298,6 +301,10 @@ class _Connector(aiohttp.TCPConnector):
     one to the next request: a creation that never took place would look like one that did.
     """
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)  # pyright: ignore[reportUnknownMemberType]
+        self._used: weakref.WeakSet[object] = weakref.WeakSet()
+
     async def connect(
         self,
         req: aiohttp.ClientRequest,
@@ -306,9 +313,26 @@ class _Connector(aiohttp.TCPConnector):
     ) -> Connection:
         while True:
             connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or not connection.protocol.should_close:
+            protocol = connection.protocol
+            if protocol is None:
+                return connection
+            used = protocol in self._used
+            self._used.add(protocol)
+            if not protocol.should_close and not (used and _has_something_to_read(connection.transport)):
                 return connection
             connection.close()
+            if not used:  # the next one would hardly be better, and nobody counts these attempts
+                raise aiohttp.ClientConnectionError("the server spoke before it was asked")
+
+
+def _has_something_to_read(transport: asyncio.Transport | None) -> bool:
+    """Whether something has come that the event loop has not seen yet."""
+    connected = transport.get_extra_info("socket") if transport is not None else None
+    if connected is None or not hasattr(select, "poll"):
+        return False
+    look = select.poll()
+    look.register(connected.fileno(), select.POLLIN)
+    return bool(look.poll(0))
 
 
 class _NotSentAgain(Exception):  # noqa: N818 - it never leaves this module
@@ -320,20 +344,30 @@ class _NotSentAgain(Exception):  # noqa: N818 - it never leaves this module
         self.reached = reached  # False: no byte of the request had been handed to a connection
 
 
-async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending a second time.
+class _Sending:
+    """One request, and what became of it: sent once, and never a second time.
 
     ``ClientSession`` sends GET, PUT, DELETE, HEAD, OPTIONS and TRACE again after ``ClientOSError`` and
     ``ServerDisconnectedError``, and has no option against it. ``PUT /v1/cg`` creates. As a middleware,
-    which stands between the session and the connection, this makes the error one that it passes on.
-
-    ``ClientRequest.response`` is set when the request is handed to a connection. While it is not set,
-    no server has seen a byte.
+    which stands between the session and the connection, ``once`` makes the error one that it passes on.
     """
-    try:
-        return await handler(request)
-    except Exception as error:
-        raise _NotSentAgain(error, reached=request.response is not None) from error
+
+    def __init__(self) -> None:
+        self._answer: aiohttp.ClientResponse | None = None
+
+    async def once(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        """Send it. ``ClientRequest.response`` is set when it is handed to a connection; no server has seen a byte before."""
+        try:
+            self._answer = await handler(request)
+        except Exception as error:
+            raise _NotSentAgain(error, reached=request.response is not None) from error
+        return self._answer
+
+    def dropped(self) -> bool:
+        """Whether an answer was here and was given up, since something failed after it, such as a hook of the session."""
+        if self._answer is not None:
+            self._answer.close()
+        return self._answer is not None
 
 
 class _Body(aiohttp.Payload):

@@ -118,7 +118,8 @@ def file_body(source: FileSource) -> StreamBody:
     a function                        called for each attempt, gives an async iterator of bytes;
                                       replayable; sent in chunks, since the length is not known
     an iterator of bytes, async or    read once; not replayable; sent in chunks. A plain one runs in a
-    plain, such as a generator        thread, so that it may block
+    plain, such as a generator        thread, which cannot be stopped: whoever ends the call waits for
+                                      the piece that it is at
     a ``StreamBody``                  as it is
     ================================  =============================================================
 
