@@ -22,10 +22,11 @@ from nudgescribe_async.endpoints.reruns import RerunsEndpoints
 from nudgescribe_async.errors import ClientClosedError, ConfigurationError
 from nudgescribe_async.events import Events
 from nudgescribe_async.options import LONGEST, Priority, RetryBudget, RetryPolicy, Timeout
+from nudgescribe_async.reading import MAX_ANSWER_BYTES
 from nudgescribe_async.resources.auth import Auth
 from nudgescribe_async.resources.customers import Customers
 from nudgescribe_async.resources.messages import Messages
-from nudgescribe_async.session import MAX_ANSWER_BYTES, Session
+from nudgescribe_async.session import Session
 from nudgescribe_async.shapes import Secret
 from nudgescribe_async.throttle import Budget, Throttle
 from nudgescribe_async.transport import Transport

@@ -16,13 +16,13 @@ import platform
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from attrs import evolve, field, frozen
+from attrs import evolve
 
 from nudgescribe_async.address import checked_base_url
 from nudgescribe_async.auth import Replacement
-from nudgescribe_async.call import Call, tell
-from nudgescribe_async.codec import Codec, InvalidJSONError, dumps, loads, looks_whole
-from nudgescribe_async.endpoint import Bearer, Endpoint, Kind, RetryClass, checked
+from nudgescribe_async.call import Call
+from nudgescribe_async.codec import dumps
+from nudgescribe_async.endpoint import Bearer, Endpoint, Kind, checked
 from nudgescribe_async.errors import (
     APIStatusError,
     Attempt,
@@ -31,7 +31,6 @@ from nudgescribe_async.errors import (
     ConfigurationError,
     DeadlineExceededError,
     NudgescribeError,
-    OutcomeUnknownError,
     RequestNotSentError,
     ResponseDecodeError,
     TransportError,
@@ -44,12 +43,11 @@ from nudgescribe_async.events import (
     RequestRetrying,
     RequestStarted,
 )
-from nudgescribe_async.message_file import end_is_known, is_visibly_none, not_a_file
 from nudgescribe_async.options import CallOptions, Priority, RetryPolicy, Timeout
-from nudgescribe_async.refusal import mask, printable, read_refusal, request_id, what_came
+from nudgescribe_async.reading import Answer, Reader
 from nudgescribe_async.retry import Retry, decide, in_brief, pause_after, refused_before_work
-from nudgescribe_async.shapes import Secret, hidden
-from nudgescribe_async.transport import SHOWN_HEADERS, Headers, Request, Response, StreamBody, Transport
+from nudgescribe_async.shapes import Secret
+from nudgescribe_async.transport import Headers, Request, Response, StreamBody, Transport
 from nudgescribe_async.transport.multipart import FileSource, file_body, multipart_body
 from nudgescribe_async.version import __version__
 
@@ -60,23 +58,13 @@ if TYPE_CHECKING:
     from nudgescribe_async.clock import Clock
     from nudgescribe_async.throttle import Budget, Throttle
 
-__all__ = ["Answer", "Session"]
+__all__ = ["Session"]
 
 T = TypeVar("T")
 
 USER_AGENT = f"nudgescribe_async/{__version__} Python/{platform.python_version()}"
-MAX_ANSWER_BYTES = 64 * 2**20
-MAX_REFUSAL_BYTES = 64 * 2**10
 _DEFAULT = CallOptions()
 _NO_TOKEN = (TransportError, DeadlineExceededError, APIStatusError, AuthenticationError)
-
-
-def _is_json(body: bytes) -> bool:
-    try:
-        loads(body)
-    except InvalidJSONError:
-        return False
-    return True
 
 
 def _expire(scope: asyncio.Timeout) -> None:
@@ -96,22 +84,6 @@ async def _first(*events: asyncio.Event) -> None:
 
 def _in_trouble(status: int) -> bool:
     return status >= 500 or status in (408, 429)
-
-
-@frozen(kw_only=True)
-class Answer:
-    """A success, not decoded yet."""
-
-    status: int
-    headers: Headers
-    body: bytes = field(repr=False)
-    request_id: str | None = None
-    attempts: tuple[Attempt, ...] = ()
-    call: int = 0
-    """The number of the call, for events."""
-    unsettled: bool = False
-    """Whether an earlier attempt of the call may have taken effect."""
-    token: str | None = field(default=None, repr=hidden)
 
 
 class Session:
@@ -146,10 +118,9 @@ class Session:
         self._clock = clock
         self._timeout = timeout
         self._retry = dict(retry)
-        self._max_answer_bytes = max_answer_bytes
         self._context_headers = dict(context_headers)
         self._secrets = tuple(secrets)
-        self._codec = Codec()
+        self._reader = Reader(secrets=self._all_secrets, clock=clock, max_answer_bytes=max_answer_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._cut = False  # whether closing has ended calls
@@ -292,22 +263,11 @@ class Session:
             APIStatusError: it says ``"success": false``.
         """
         try:
-            if endpoint.answer is str and (what := not_a_file(answer.status, answer.headers, answer.body)):
-                raise ResponseDecodeError(
-                    f"The answer is {what}, not CSV.", expected="text/csv", received=what, operation=endpoint.operation
-                )
-            result = self._codec.decode(endpoint, answer.body)
-        except ResponseDecodeError as error:
-            if self._says_no(answer):
-                raise self._no(endpoint, answer) from None
-            error.request_id, error.attempts = answer.request_id, answer.attempts
-            tell(error, endpoint, may_have_taken_effect=endpoint.retry is not RetryClass.SAFE)
+            return self._reader.decode(endpoint, answer)
+        except NudgescribeError as error:
             if error.may_have_taken_effect:
                 self._warn(endpoint, answer.call, error, "reading the answer")
             raise
-        if getattr(result, "success", None) is False and not endpoint.partial:
-            raise self._no(endpoint, answer)
-        return result
 
     def admit(self, operation: str, *, closing: bool = False) -> None:
         """Whether a call may begin.
@@ -533,7 +493,7 @@ class Session:
         call.phase = "waiting for the answer"
         outcome: Answer | NudgescribeError
         try:
-            outcome = self._readable(call, await self._answer(call, await self._transport.send(request)))
+            outcome = await self._answer(call, await self._transport.send(request))
         except (TransportError, ResponseDecodeError) as error:
             outcome = error
         except (ClientClosedError, ConfigurationError) as error:
@@ -579,91 +539,17 @@ class Session:
 
     async def _answer(self, call: Call, response: Response) -> Answer | APIStatusError:
         async with response:
-            if not 200 <= response.status <= 299:
-                # The pause begins with the head of the refusal: its body may be slow.
-                head = self._refusal(call.endpoint, response.status, response.headers, b"", call.token)
-                pause = pause_after(head, attempts=len(call.attempts) + 1, policy=call.policy)
-                if pause is not None:
-                    operation = call.endpoint.operation
-                    self._throttle.refused(pause, era=call.era, operation=operation, status=response.status)
-                start = await response.read_start(MAX_REFUSAL_BYTES)
-                call.refusal_headers = self._shown(response.headers, call.token)
-                return self._refusal(call.endpoint, response.status, response.headers, start, call.token)
-            if call.endpoint.answer is str and not end_is_known(response.headers):
-                raise OutcomeUnknownError("The answer may have been cut off, since nothing tells where it ends.")
-            call.phase = "reading the answer"
-            known_as = request_id(response.headers, self._all_secrets(call.token))
-            try:
-                body = await response.read(limit=self._max_answer_bytes)
-            except ResponseDecodeError as error:
-                error.request_id = known_as
-                error.message += " max_answer_bytes= of the client sets another limit."
-                raise
-            return Answer(
-                status=response.status,
-                headers=response.headers,
-                body=body,
-                request_id=known_as,
-                token=call.token,
-                call=call.number,
-            )
-
-    def _readable(self, call: Call, outcome: Answer | APIStatusError) -> Answer | APIStatusError:
-        """The answer, if it may be one: what is visibly none is a failure, which may be repeated."""
-        if not isinstance(outcome, Answer):
-            return outcome
-        if call.endpoint.answer is str:
-            if not is_visibly_none(outcome.status, outcome.headers, outcome.body):
-                return outcome
-        elif looks_whole(outcome.body) or _is_json(outcome.body):
-            return outcome
-        try:
-            self.decode(call.endpoint, outcome)
-        except ResponseDecodeError as error:
-            error.unreadable = True
-            what = what_came(outcome.headers, outcome.body, self._all_secrets(call.token))
-            if what is not None:
-                error.message = f"The answer is {what}, not {'CSV' if call.endpoint.answer is str else 'JSON'}."
-            if call.endpoint.retry is RetryClass.SAFE:
-                error.advice = "Something between you and the service may have answered: check base_url and proxies."
-            raise
-        return outcome
-
-    def _refusal(
-        self, endpoint: Endpoint[Any], status: int, headers: Headers, body: bytes, token: str | None
-    ) -> APIStatusError:
-        error = read_refusal(status, headers, body, now=self._clock.time(), secrets=self._all_secrets(token))
-        if endpoint.bearer is not Bearer.ACCESS:
-            error.body = ""  # it may hold tokens that nobody has seen before, and so nobody can mask
-        return error
-
-    def _shown(self, headers: Headers, token: str | None) -> tuple[tuple[str, str], ...]:
-        """What may be told of the headers of a refusal."""
-        secrets = self._all_secrets(token)
-        return tuple(
-            (name.lower(), printable(mask(value, secrets)[:200]))
-            for name, value in headers.items()
-            if name.lower() in SHOWN_HEADERS
-        )
+            if 200 <= response.status <= 299:
+                call.phase = "reading the answer"
+                return await self._reader.success(call, response)
+            # The pause begins with the head of the refusal: its body may be slow.
+            head = self._reader.refusal_of(call.endpoint, response.status, response.headers, b"", call.token)
+            pause = pause_after(head, attempts=len(call.attempts) + 1, policy=call.policy)
+            if pause is not None:
+                operation = call.endpoint.operation
+                self._throttle.refused(pause, era=call.era, operation=operation, status=response.status)
+            return await self._reader.refusal(call, response)
 
     def _all_secrets(self, token: str | None) -> tuple[str, ...]:
         """What is masked in texts of the service. A call's own token need not be the one at hand."""
         return (*self._secrets, *self.tokens.secrets(), *filter(None, (token,)))
-
-    def _says_no(self, answer: Answer) -> bool:
-        try:
-            value = loads(answer.body)
-        except InvalidJSONError:
-            return False
-        return isinstance(value, dict) and cast("dict[str, object]", value).get("success") is False
-
-    def _no(self, endpoint: Endpoint[Any], answer: Answer) -> APIStatusError:
-        error = self._refusal(endpoint, answer.status, answer.headers, answer.body, answer.token)
-        says = f': "{error.said}"' if error.said else ", without an explanation"
-        error.message = f'The service answered with {answer.status}, and "success": false{says}.'
-        error.operation, error.attempts = endpoint.operation, answer.attempts
-        if answer.unsettled:
-            error.message += " An earlier attempt was sent, and this may be its consequence."
-            tell(error, endpoint, may_have_taken_effect=True)
-            self._warn(endpoint, answer.call, error, "reading the answer")
-        return error

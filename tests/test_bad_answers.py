@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from helpers import CREDENTIALS, ONCE, Server
+from helpers import CREDENTIALS, ONCE, Server, names, watch
 
 from nudgescribe_async import (
     CallOptions,
@@ -102,10 +102,26 @@ async def test_nonsense_in_place_of_json(read: str, nonsense: str) -> None:
 async def test_nonsense_in_answer_to_a_write_says_that_it_has_probably_taken_effect(write: str, nonsense: str) -> None:
     server = answering(*NONSENSE[nonsense])
     async with server, Nudgescribe(CREDENTIALS, base_url=server.url, retry=SOON) as ns:
+        events = watch(ns)
         with pytest.raises(ResponseDecodeError, match="has probably taken effect") as caught:
             await WRITES[write](ns)
+    assert names(events).count("EffectUnknown") == 1
     assert caught.value.may_have_taken_effect
     assert len(server.calls) == (3 if write == "delete" and nonsense in UNREADABLE else 1)
+
+
+async def test_nonsense_now_and_then_is_no_failure_of_a_write_that_may_be_repeated() -> None:
+    answers = [NONSENSE["HTML"], (b'{"success": true}', "application/json")]
+
+    async def handle(_: web.Request) -> web.Response:
+        body, kind = answers.pop(0)
+        return web.Response(body=body, content_type=kind)
+
+    async with Server(handle) as server, Nudgescribe(CREDENTIALS, base_url=server.url, retry=SOON) as ns:
+        events = watch(ns)
+        await ns.customer_groups.delete("w", "g")
+    assert not answers
+    assert "EffectUnknown" not in names(events)
 
 
 @pytest.mark.parametrize("nonsense", sorted(UNREADABLE - {"deep"}))

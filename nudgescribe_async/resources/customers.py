@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from nudgescribe_async.endpoints.models import Customer
-    from nudgescribe_async.session import Answer
+    from nudgescribe_async.reading import Answer
 
 _ITER = evolve(COUNT_PAGES, operation="customers.iter")  # so that errors name what was called
 

@@ -16,7 +16,7 @@ from nudgescribe_async.paging import PageIterator
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nudgescribe_async.session import Answer
+    from nudgescribe_async.reading import Answer
 
 _ITER = evolve(COUNT_PAGES, operation="messages.iter")  # so that errors name what was called
 

@@ -1,0 +1,183 @@
+"""From an answer as it comes to a typed object, or to the error that says what came instead.
+
+Knows nothing of attempts, slots and events: that is the session's affair.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from attrs import field, frozen
+
+from nudgescribe_async.call import tell
+from nudgescribe_async.codec import Codec, InvalidJSONError, loads, looks_whole
+from nudgescribe_async.endpoint import Bearer, Endpoint, RetryClass
+from nudgescribe_async.errors import APIStatusError, Attempt, OutcomeUnknownError, ResponseDecodeError
+from nudgescribe_async.message_file import end_is_known, is_visibly_none, not_a_file
+from nudgescribe_async.refusal import mask, printable, read_refusal, request_id, what_came
+from nudgescribe_async.shapes import hidden
+from nudgescribe_async.transport import SHOWN_HEADERS, Headers, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nudgescribe_async.call import Call
+    from nudgescribe_async.clock import Clock
+
+__all__ = ["MAX_ANSWER_BYTES", "Answer", "Reader"]
+
+T = TypeVar("T")
+
+MAX_ANSWER_BYTES = 64 * 2**20
+MAX_REFUSAL_BYTES = 64 * 2**10
+
+
+@frozen(kw_only=True)
+class Answer:
+    """A success, not decoded yet."""
+
+    status: int
+    headers: Headers
+    body: bytes = field(repr=False)
+    request_id: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    call: int = 0
+    """The number of the call, for events."""
+    unsettled: bool = False
+    """Whether an earlier attempt of the call may have taken effect."""
+    token: str | None = field(default=None, repr=hidden)
+
+
+class Reader:
+    """Reads the answers of one client.
+
+    Args:
+        secrets: what is masked in texts of the service, given the token of a call.
+        clock: for ``Retry-After``.
+        max_answer_bytes: a longer success is not read to its end.
+    """
+
+    def __init__(
+        self, *, secrets: Callable[[str | None], tuple[str, ...]], clock: Clock, max_answer_bytes: int
+    ) -> None:
+        self._secrets = secrets
+        self._clock = clock
+        self._max_answer_bytes = max_answer_bytes
+        self._codec = Codec()
+
+    async def refusal(self, call: Call, response: Response) -> APIStatusError:
+        """The error for an answer that is no success."""
+        start = await response.read_start(MAX_REFUSAL_BYTES)
+        call.refusal_headers = self._shown(response.headers, call.token)
+        return self.refusal_of(call.endpoint, response.status, response.headers, start, call.token)
+
+    def refusal_of(
+        self, endpoint: Endpoint[Any], status: int, headers: Headers, body: bytes, token: str | None
+    ) -> APIStatusError:
+        """The error for a refusal that is here already, as a whole or only its head."""
+        error = read_refusal(status, headers, body, now=self._clock.time(), secrets=self._secrets(token))
+        if endpoint.bearer is not Bearer.ACCESS:
+            error.body = ""  # it may hold tokens that nobody has seen before, and so nobody can mask
+        return error
+
+    async def success(self, call: Call, response: Response) -> Answer:
+        """The answer, read to its end.
+
+        Raises:
+            OutcomeUnknownError: it broke off, or nothing tells whether it did.
+            ResponseDecodeError: it is too long, or visibly no answer of the service (``unreadable``).
+        """
+        if call.endpoint.answer is str and not end_is_known(response.headers):
+            raise OutcomeUnknownError("The answer may have been cut off, since nothing tells where it ends.")
+        known_as = request_id(response.headers, self._secrets(call.token))
+        try:
+            body = await response.read(limit=self._max_answer_bytes)
+        except ResponseDecodeError as error:
+            error.request_id = known_as
+            error.message += " max_answer_bytes= of the client sets another limit."
+            raise
+        answer = Answer(
+            status=response.status,
+            headers=response.headers,
+            body=body,
+            request_id=known_as,
+            token=call.token,
+            call=call.number,
+        )
+        self._refuse_what_is_none(call.endpoint, answer)
+        return answer
+
+    def _refuse_what_is_none(self, endpoint: Endpoint[Any], answer: Answer) -> None:
+        if endpoint.answer is str:
+            if not is_visibly_none(answer.status, answer.headers, answer.body):
+                return
+        elif looks_whole(answer.body) or _json(answer.body) is not _NO_JSON:
+            return
+        try:
+            self.decode(endpoint, answer)
+        except ResponseDecodeError as error:
+            error.unreadable = True
+            what = what_came(answer.headers, answer.body, self._secrets(answer.token))
+            if what is not None:
+                error.message = f"The answer is {what}, not {'CSV' if endpoint.answer is str else 'JSON'}."
+            if endpoint.retry is RetryClass.SAFE:
+                error.advice = "Something between you and the service may have answered: check base_url and proxies."
+            raise
+
+    def decode(self, endpoint: Endpoint[T], answer: Answer) -> T:
+        """The typed object in an answer.
+
+        Raises:
+            ResponseDecodeError: it does not fit the contract.
+            APIStatusError: it says ``"success": false``.
+        """
+        try:
+            if endpoint.answer is str and (what := not_a_file(answer.status, answer.headers, answer.body)):
+                raise ResponseDecodeError(
+                    f"The answer is {what}, not CSV.", expected="text/csv", received=what, operation=endpoint.operation
+                )
+            result = self._codec.decode(endpoint, answer.body)
+        except ResponseDecodeError as error:
+            if _says_no(answer.body):
+                raise self._no(endpoint, answer) from None
+            error.request_id, error.attempts = answer.request_id, answer.attempts
+            tell(error, endpoint, may_have_taken_effect=endpoint.retry is not RetryClass.SAFE)
+            raise
+        if getattr(result, "success", None) is False and not endpoint.partial:
+            raise self._no(endpoint, answer)
+        return result
+
+    def _no(self, endpoint: Endpoint[Any], answer: Answer) -> APIStatusError:
+        error = self.refusal_of(endpoint, answer.status, answer.headers, answer.body, answer.token)
+        says = f': "{error.said}"' if error.said else ", without an explanation"
+        error.message = f'The service answered with {answer.status}, and "success": false{says}.'
+        error.operation, error.attempts = endpoint.operation, answer.attempts
+        if answer.unsettled:
+            error.message += " An earlier attempt was sent, and this may be its consequence."
+            tell(error, endpoint, may_have_taken_effect=True)
+        return error
+
+    def _shown(self, headers: Headers, token: str | None) -> tuple[tuple[str, str], ...]:
+        """What may be told of the headers of a refusal."""
+        secrets = self._secrets(token)
+        return tuple(
+            (name.lower(), printable(mask(value, secrets)[:200]))
+            for name, value in headers.items()
+            if name.lower() in SHOWN_HEADERS
+        )
+
+
+def _says_no(body: bytes) -> bool:
+    # A function of its own: what is parsed here must not be in the frame of an error.
+    said = _json(body)
+    return isinstance(said, dict) and cast("dict[str, object]", said).get("success") is False
+
+
+_NO_JSON = object()
+
+
+def _json(body: bytes) -> object:
+    try:
+        return cast("object", loads(body))
+    except InvalidJSONError:
+        return _NO_JSON
