@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import timedelta
 from email.utils import formatdate
 from itertools import pairwise
 from typing import Any
@@ -29,6 +30,7 @@ from nudgescribe_async import (
     RetryPolicy,
 )
 from nudgescribe_async.events import Event, Events, RequestsPaused, RequestsResumed
+from nudgescribe_async.sandbox import Sandbox, Status
 from nudgescribe_async.testing import VirtualClock, answer
 from nudgescribe_async.throttle import BULK_EVERY, Throttle
 
@@ -780,3 +782,22 @@ async def test_an_interactive_call_cancelled_before_its_next_attempt_gives_back_
         task.cancel()
         await settle()
         assert ns._session._budget.left == 100
+
+
+@pytest.mark.slow
+async def test_a_429_on_one_of_50_calls_pauses_all_as_the_server_sees_it() -> None:
+    async with (
+        Sandbox() as sandbox,
+        Nudgescribe(sandbox.credentials, base_url=sandbox.url, concurrency=8) as ns,
+    ):
+        sandbox.inject(Status(429, retry_after=1), operation="customer_groups.list", skip=10)
+        answers = await asyncio.gather(*(ns.customer_groups.list(sandbox.workspace_id) for _ in range(50)))
+        log = sandbox.log
+    assert answers == [[]] * 50
+    refused = next(record for record in log if record.status == 429)
+    told = refused.when + timedelta(seconds=refused.seconds)
+    later = [(record.when - told).total_seconds() for record in log if record.when > told]
+    # What was on its way already when the refusal was sent may arrive a moment after it.
+    assert [seconds for seconds in later if 0.1 < seconds < 0.95] == []
+    assert len([seconds for seconds in later if seconds >= 0.95]) >= 50 - 11 - 8
+    assert [record.status for record in log if record.operation == "customer_groups.list"].count(200) == 50
