@@ -139,6 +139,8 @@ class Tally:
     refused_rightly: Counter[str] = Factory(Counter[str])
     abandoned: Counter[str] = Factory(Counter[str])
     errors: Counter[str] = Factory(Counter[str])
+    misread: int = 0
+    """Answers that looked like one, and were none."""
     effects: Counter[str] = Factory(Counter[str])
     unknown: Counter[str] = Factory(Counter[str])
     looks: int = 0
@@ -212,6 +214,8 @@ class Tally:
         """A call ended with an error: is it one that it may end with?"""
         cause = error.__cause__ if isinstance(error, PageError) else error
         self.errors[type(cause).__name__] += 1
+        # What is visibly no answer is a failed request already.
+        self.misread += isinstance(cause, ResponseDecodeError) and not cause.unreadable
         if not isinstance(cause, NudgescribeError) or not self._is_due(cause, impatient=impatient):
             self.complain(f"{operation} ended with an error that no fault explains: {type(cause).__name__}: {cause}")
         if cause is not None and operation not in LOOKS and getattr(cause, "may_have_taken_effect", False):
@@ -220,7 +224,7 @@ class Tally:
     @staticmethod
     def _is_due(error: NudgescribeError, *, impatient: bool) -> bool:
         why = error.not_repeated
-        if why is not None and not re.fullmatch(r"\d+ attempts are all .*", why):
+        if why is not None and not why.startswith("that was attempt "):
             return impatient and why.endswith("after the deadline")
         match error:
             case DeadlineExceededError():
@@ -1124,10 +1128,9 @@ def compare_effects(report: Mapping[str, Any], tally: Tally) -> None:
         if arrived > tally.requests[operation]:
             tally.complain(f"{operation}: {tally.requests[operation]:,} requests were sent, and {arrived:,} arrived")
     damaged = sum(count for name, count in report["faults"].items() if name.startswith(("BadAnswer", "Corrupt(body)")))
-    if tally.failures["ResponseDecodeError"] + tally.errors["ResponseDecodeError"] > damaged:
-        tally.complain(
-            f"more answers could not be read ({tally.errors['ResponseDecodeError']}) than were damaged ({damaged})"
-        )
+    unread = tally.failures["ResponseDecodeError"] + tally.misread
+    if unread > damaged:
+        tally.complain(f"more answers could not be read ({unread}) than were damaged ({damaged})")
 
 
 def tenths(tally: Tally) -> tuple[list[Sample], list[Sample]]:
