@@ -90,22 +90,26 @@ class Reader:
         if call.endpoint.answer is str and not end_is_known(response.headers):
             raise OutcomeUnknownError("The answer may have been cut off, since nothing tells where it ends.")
         known_as = request_id(response.headers, self._secrets(call.token))
-        try:
-            body = await response.read(limit=self._max_answer_bytes)
-        except ResponseDecodeError as error:
-            error.request_id = known_as
-            error.message += " max_answer_bytes= of the client sets another limit."
-            raise
         answer = Answer(
             status=response.status,
             headers=response.headers,
-            body=body,
+            body=await self._body(
+                response, known_as
+            ),  # in no variable: tracebacks may show those, and this may be a token
             request_id=known_as,
             token=call.token,
             call=call.number,
         )
         self._refuse_what_is_none(call.endpoint, answer)
         return answer
+
+    async def _body(self, response: Response, known_as: str | None) -> bytes:
+        try:
+            return await response.read(limit=self._max_answer_bytes)
+        except ResponseDecodeError as error:
+            error.request_id = known_as
+            error.message += " max_answer_bytes= of the client sets another limit."
+            raise
 
     def _refuse_what_is_none(self, endpoint: Endpoint[Any], answer: Answer) -> None:
         if endpoint.answer is str:
