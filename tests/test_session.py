@@ -330,6 +330,21 @@ async def test_no_words_of_the_service_are_in_the_log_of_a_bulk_call_without_a_t
     assert "anna" not in caplog.text
 
 
+async def test_a_bulk_call_outlasts_a_login_that_is_in_trouble_after_a_refusal(clock: VirtualClock) -> None:
+    service = Service()
+    async with client(service, clock=clock) as ns:
+        await ns.auth.authenticate()
+        service.on_call = raising(answer(403, {}), answer(200, []))
+        service.on_renewal = raising(answer(403, {}))
+        service.on_login = raising(*[answer(503, {})] * 6, service.tokens())
+        assert await ns.customer_groups.list("w", options=CallOptions(priority="bulk")) == []
+        service.on_call = raising(answer(403, {}), answer(200, []))
+        service.on_login = raising(*[answer(503, {})] * 6, service.tokens())
+        clock.now += 100  # a refusal soon after the renewal would not be taken for one of the token
+        with pytest.raises(ServerError):  # a plain one has had the four attempts of the login
+            await ns.customer_groups.list("w")
+
+
 async def test_headers_in_the_log_are_printable(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "nudgescribe_async")
     service = Service()
