@@ -276,7 +276,8 @@ def cells() -> Iterator[object]:
                 thorough = row.retry == "unsafe" or row.name in THOROUGH
                 for forever in (False,) if once_is_enough or not thorough else (False, True):
                     name = f"{row.name}-{trouble.name}-{'always' if forever else 'once'}"
-                    yield pytest.param(row, trouble, forever, id=name)
+                    # All of it is run once; in debug mode, which is slower, what is thorough is enough.
+                    yield pytest.param(row, trouble, forever, id=name, marks=() if thorough else pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("row", "trouble", "forever"), [*cells()])
