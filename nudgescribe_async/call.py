@@ -20,14 +20,14 @@ from nudgescribe_async.errors import (
     ResponseDecodeError,
     ServerOutcomeUnknownError,
 )
-from nudgescribe_async.retry import refused_before_work
+from nudgescribe_async.retry import failed_at_work
 from nudgescribe_async.shapes import hidden
 
 if TYPE_CHECKING:
     from nudgescribe_async.options import Priority, RetryPolicy
     from nudgescribe_async.transport import Request
 
-__all__ = ["Call", "failed_at_work", "tell"]
+__all__ = ["Call", "tell"]
 
 
 @define
@@ -76,15 +76,10 @@ class Call:
     def ended(self, outcome: object) -> None:
         """Take note of what an attempt led to. What a server says that failed in its work proves nothing."""
         self.under_way = False
-        match outcome:
-            case OutcomeUnknownError():
-                self.unsettled = True
-            case ResponseDecodeError():
-                self.unsettled = True
-            case APIStatusError():
-                self.unsettled = self.unsettled or failed_at_work(outcome) or _points_elsewhere(outcome)
-            case _:
-                pass
+        if isinstance(outcome, APIStatusError):
+            self.unsettled = self.unsettled or failed_at_work(outcome) or _points_elsewhere(outcome)
+        elif isinstance(outcome, OutcomeUnknownError | ResponseDecodeError):
+            self.unsettled = True
 
     # --- what its error says -------------------------------------------------------------------------------
 
@@ -133,11 +128,6 @@ class Call:
         failure.attempts = tuple(self.attempts)
         tell(failure, self.endpoint, may_have_taken_effect=self.may_have_taken_effect)
         return failure
-
-
-def failed_at_work(error: APIStatusError) -> bool:
-    """Whether the service says that it failed, and not that it did not even begin: its work may be done."""
-    return (error.status == 408 or error.status >= 500) and not refused_before_work(error)
 
 
 def _points_elsewhere(error: APIStatusError) -> bool:

@@ -21,7 +21,7 @@ from nudgescribe_async.endpoints.profile_fields import ProfileFieldsEndpoints
 from nudgescribe_async.endpoints.reruns import RerunsEndpoints
 from nudgescribe_async.errors import ClientClosedError, ConfigurationError
 from nudgescribe_async.events import Events
-from nudgescribe_async.options import LONGEST, Priority, RetryBudget, RetryPolicy, Timeout
+from nudgescribe_async.options import LONGEST, Priority, RetryBudget, RetryPolicy, Timeout, check_whole_number
 from nudgescribe_async.reading import MAX_ANSWER_BYTES
 from nudgescribe_async.resources.auth import Auth
 from nudgescribe_async.resources.customers import Customers
@@ -125,7 +125,7 @@ class Nudgescribe:
         _check("timeout", timeout, Timeout)
         _check("retry", retry, RetryPolicy)
         _check("retry_budget", retry_budget, RetryBudget)
-        _check_bytes(max_answer_bytes)
+        check_whole_number("max_answer_bytes", max_answer_bytes)
         _check_methods("token_store", token_store, ("lock", "load", "save"))
         _check_methods("clock", clock, ("monotonic", "time", "sleep", "call_later"))
         clock = clock if clock is not None else SystemClock()
@@ -288,11 +288,6 @@ async def _to_the_end(step: Callable[[], Awaitable[None]], hurry: asyncio.Event)
 def _check(name: str, value: object, kind: type[Timeout | RetryPolicy | RetryBudget]) -> None:
     if value is not None and not isinstance(value, kind):
         raise ConfigurationError(f"{name} must be a {kind.__name__}(...), not {type(value).__name__}.")
-
-
-def _check_bytes(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"max_answer_bytes must be a whole number above 0; got {value!r}.")
 
 
 def _check_methods(name: str, value: object, methods: Sequence[str]) -> None:

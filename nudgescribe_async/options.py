@@ -13,17 +13,29 @@ from attrs import Attribute, evolve, field, frozen
 from nudgescribe_async.errors import ConfigurationError
 from nudgescribe_async.shapes import names_only
 
-__all__ = ["CallOptions", "Priority", "RetryBudget", "RetryPolicy", "Timeout", "bulk"]
+__all__ = ["CallOptions", "Priority", "RetryBudget", "RetryPolicy", "Timeout", "bulk", "check_whole_number"]
 
 
 LONGEST = 1e10
 """Seconds; what is longer is a slip, and more than timers can hold."""
 
 
+def check_whole_number(name: str, value: object) -> None:
+    """Refuse what is no whole number above 0.
+
+    Raises:
+        ConfigurationError: the text has the name and the value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name} must be a whole number above 0; got {value!r}.")
+
+
+def _is_seconds(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 < value <= LONGEST
+
+
 def _seconds(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None and (
-        isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST
-    ):
+    if value is not None and not _is_seconds(value):
         raise ConfigurationError(
             f"{type(instance).__name__}({attribute.name}=...) must be a number of seconds above 0, or None for "
             f"{'what the client has' if isinstance(instance, CallOptions) else 'no limit'}; got {value!r}."
@@ -31,15 +43,14 @@ def _seconds(instance: object, attribute: Attribute[Any], value: object) -> None
 
 
 def _required_seconds(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST:
+    if not _is_seconds(value):
         raise ConfigurationError(
             f"{type(instance).__name__}({attribute.name}=...) must be a number of seconds above 0; got {value!r}."
         )
 
 
 def _attempts(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"RetryPolicy(attempts=...) must be a whole number above 0; got {value!r}.")
+    check_whole_number("RetryPolicy(attempts=...)", value)
 
 
 @frozen(kw_only=True)
@@ -77,8 +88,8 @@ class RetryBudget:
     than ``reserve`` is saved up. Where it is empty, a plain call ends with the failure that it has, and
     the calls of an iterator wait until there is some.
 
-    Retries after a 429 take nothing: the pause that all calls make then is what keeps them few. The second attempt of a call whose token was refused
-    is no retry.
+    Retries after a 429 take nothing: the pause that all calls make then is what keeps them few. The second
+    attempt of a call whose token was refused is no retry.
 
     Attributes:
         reserve: retries; what is there at first, and the most that is saved up.

@@ -121,7 +121,7 @@ class Reader:
             self.decode(endpoint, answer)
         except ResponseDecodeError as error:
             error.unreadable = True
-            what = what_came(answer.headers, answer.body, self._secrets(answer.token))
+            what = what_came(answer.body, self._secrets(answer.token))
             if what is not None:
                 error.message = f"The answer is {what}, not {'CSV' if endpoint.answer is str else 'JSON'}."
             if endpoint.retry is RetryClass.SAFE:

@@ -133,7 +133,7 @@ def read_refusal(
     )
 
 
-def what_came(headers: Headers, body: bytes, secrets: Iterable[str]) -> str | None:
+def what_came(body: bytes, secrets: Iterable[str]) -> str | None:
     """What an answer is that was to be data, in words: a web page, or nothing; ``None`` if that is not plain."""
     if not body.strip():
         return "empty"

@@ -49,8 +49,10 @@ __all__ = [
     "Retry",
     "Stop",
     "decide",
+    "failed_at_work",
     "http_date",
     "in_brief",
+    "in_trouble",
     "pause_after",
     "refused_before_work",
     "retry_after_seconds",
@@ -145,6 +147,16 @@ def in_brief(error: NudgescribeError) -> str:
 def refused_before_work(error: APIStatusError) -> bool:
     """Whether the service says that it did not even begin."""
     return error.status == 429 or (error.status == 503 and error.retry_after is not None)
+
+
+def in_trouble(status: int) -> bool:
+    """Whether a status tells of the state of the service, and nothing of what was asked."""
+    return status >= 500 or status in (408, 429)
+
+
+def failed_at_work(error: APIStatusError) -> bool:
+    """Whether the service says that it failed, and not that it did not even begin: its work may be done."""
+    return in_trouble(error.status) and not refused_before_work(error)
 
 
 def _may_repeat(retry_class: RetryClass, failure: NudgescribeError) -> bool:

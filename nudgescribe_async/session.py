@@ -45,7 +45,7 @@ from nudgescribe_async.events import (
 )
 from nudgescribe_async.options import CallOptions, Priority, RetryPolicy, Timeout
 from nudgescribe_async.reading import Answer, Reader
-from nudgescribe_async.retry import Retry, decide, in_brief, pause_after, refused_before_work
+from nudgescribe_async.retry import Retry, decide, in_brief, in_trouble, pause_after, refused_before_work
 from nudgescribe_async.shapes import Secret
 from nudgescribe_async.transport import Headers, Request, Response, StreamBody, Transport
 from nudgescribe_async.transport.multipart import FileSource, file_body, multipart_body
@@ -80,10 +80,6 @@ async def _first(*events: asyncio.Event) -> None:
     finally:
         for wait in waits:
             wait.cancel()
-
-
-def _in_trouble(status: int) -> bool:
-    return status >= 500 or status in (408, 429)
 
 
 class Session:
@@ -313,7 +309,7 @@ class Session:
         cancelled: asyncio.CancelledError | None = None
         while self._active:
             self._idle.clear()
-            if hurry.is_set() or cancelled is not None:
+            if hurry.is_set():
                 self._cut = True
                 for scope in tuple(self._active):
                     _expire(scope)
@@ -321,6 +317,7 @@ class Session:
                 await _first(self._idle, *(() if hurry.is_set() else (hurry,)))
             except asyncio.CancelledError as error:
                 cancelled = error
+                hurry.set()
         self._throttle.close()
         self._budget.close()
         if cancelled is not None:
@@ -378,30 +375,29 @@ class Session:
             outcome = await self._attempt(call)
             status = outcome.status if isinstance(outcome, Answer | APIStatusError) else None
             # The service in trouble says nothing of the token.
-            if replaced is not None and call.token is not None and status is not None and not _in_trouble(status):
+            if replaced is not None and call.token is not None and status is not None and not in_trouble(status):
                 self.tokens.settle(call.token, replaced, call.endpoint.operation, helped=status != replaced)
             if isinstance(outcome, Answer):
                 return outcome
             try:
-                renewed = await self._replaced(call, outcome, already=replaced is not None)
+                renewed = replaced is None and await self._renewed(call, status)
             except _NO_TOKEN as error:
                 await self._wait_without_token(call, error)
                 continue
-            if renewed:
+            if not renewed:
+                await self._wait_or_raise(call, outcome)
+            elif call.request.replayable:
                 replaced = status
             else:
-                await self._wait_or_raise(call, outcome)
+                why = "there is a new token, but the body cannot be sent a second time"
+                raise call.final(outcome, not_repeated=why)
 
-    async def _replaced(self, call: Call, refusal: NudgescribeError, *, already: bool) -> bool:
-        """Whether the call, refused as it was, is worth sending again with another token."""
-        status = refusal.status if isinstance(refusal, APIStatusError) else None
-        if already or call.token is None or status not in (401, 403) or call.renews:
+    async def _renewed(self, call: Call, status: int | None) -> bool:
+        """Whether there is another token for the call, which was answered with this status."""
+        if call.token is None or status not in (401, 403) or call.renews:
             return False
         call.phase = "waiting for another token"
-        replacement = await self.tokens.replace(call.token, status, call.endpoint.operation)
-        if replacement is not Replacement.KEPT and not call.request.replayable:
-            raise call.final(refusal, not_repeated="there is a new token, but the body cannot be sent a second time")
-        return replacement is not Replacement.KEPT
+        return await self.tokens.replace(call.token, status, call.endpoint.operation) is not Replacement.KEPT
 
     async def _wait_without_token(self, call: Call, error: NudgescribeError) -> None:
         """What follows where no token could be had: the login has been repeated already, so only bulk waits longer.
@@ -409,7 +405,7 @@ class Session:
         Whatever became of the login's request, the call itself was not sent.
         """
         refused = isinstance(error, AuthenticationError) or (
-            isinstance(error, APIStatusError) and not _in_trouble(error.status)
+            isinstance(error, APIStatusError) and not in_trouble(error.status)
         )
         patient = call.priority is Priority.BULK and call.request.replayable and not refused
         why = in_brief(error).partition(". ")[0].rstrip(".")  # the rest is about the login's own request
@@ -468,19 +464,19 @@ class Session:
 
     async def _attempt(self, call: Call) -> Answer | NudgescribeError:
         """One request: its answer, or what went wrong."""
-        if call.renews:
-            call.phase = "waiting for a free slot"
-            return await self._send(call, await self._throttle.gate())
         call.phase = "waiting for a free slot"
-        era = await self._throttle.acquire(call.priority)
+        if call.renews:
+            call.era = await self._throttle.gate()
+            return await self._send(call)
+        call.era = await self._throttle.acquire(call.priority)
         try:
             if call.token is not None:
                 call.token = self.tokens.newest(call.token)  # waiting for the slot may have taken long
-            return await self._send(call, era)
+            return await self._send(call)
         finally:
             self._throttle.release()
 
-    async def _send(self, call: Call, era: int) -> Answer | NudgescribeError:
+    async def _send(self, call: Call) -> Answer | NudgescribeError:
         request = call.request
         if call.token is not None:
             bearer = Secret(f"Bearer {call.token}")
@@ -489,7 +485,6 @@ class Session:
         started = self._clock.monotonic()
         self.events.emit(RequestStarted(operation=operation, call=call.number, attempt=number))
         call.under_way = True
-        call.era = era
         call.phase = "waiting for the answer"
         outcome: Answer | NudgescribeError
         try:
@@ -506,7 +501,7 @@ class Session:
         call.ended(outcome)
         call.attempts.append(self._finished(call, number, started, outcome))
         if isinstance(outcome, Answer):
-            self._throttle.succeeded(era)
+            self._throttle.succeeded(call.era)
             self._budget.succeeded(repeated=call.repeated)
             unsettled = call.may_have_taken_effect
             return evolve(outcome, attempts=tuple(call.attempts), unsettled=unsettled)

@@ -19,9 +19,8 @@ import asyncio
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from nudgescribe_async.errors import ConfigurationError
 from nudgescribe_async.events import Events, RequestsPaused, RequestsResumed
-from nudgescribe_async.options import Priority, RetryBudget
+from nudgescribe_async.options import Priority, RetryBudget, check_whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,8 +80,7 @@ class Throttle:
     """
 
     def __init__(self, limit: int, *, clock: Clock, events: Events) -> None:
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ConfigurationError(f"concurrency must be a whole number above 0; got {limit!r}.")
+        check_whole_number("concurrency", limit)
         self.limit = limit
         self.in_flight = 0
         self._clock = clock
@@ -180,7 +178,7 @@ class Throttle:
             self._resumption.cancel()
 
     def _is_free(self) -> bool:
-        return self._paused_until is None and self.in_flight < self.window
+        return not self.paused and self.in_flight < self.window
 
     def _resume(self) -> None:
         self._paused_until = self._resumption = None
@@ -275,6 +273,5 @@ class Budget:
             self._set_timer()
 
     def _set_timer(self) -> None:
-        self.close()
         missing = max(1.0 - self.left, 0.0) / self._budget.per_second
         self._next = self._clock.call_later(max(missing, _SHORTEST_TIMER), self._serve)
