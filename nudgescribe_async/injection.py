@@ -1,4 +1,4 @@
-"""Which requests a fault befalls, and which operations there are to name.
+"""Which requests a fault befalls, and what whoever asks for one may say.
 
 Shared by the sandbox and the tools for tests.
 
@@ -7,6 +7,7 @@ Knows neither of them, nor anything else of the package.
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import Generic, TypeVar
 
 from attrs import define, field
 
-__all__ = ["FaultPlan", "Injection", "check_operation"]
+__all__ = ["FaultPlan", "Injection", "check_flag", "check_number", "check_operation", "check_whole", "kind"]
 
 F = TypeVar("F")
 
@@ -123,10 +124,12 @@ class FaultPlan(Generic[F]):
         if isinstance(times, EllipsisType):
             default: int | None = getattr(fault, "default_times", 1)
             times = default
-        _check_whole("times", times, least=1, none="None for ever")
-        _check_whole("skip", skip, least=0)
-        _check_number("share", share, limit=1, range_="above 0 and up to 1")
-        _check_number("seconds", seconds, limit=sys.float_info.max, range_="above 0 and finite", none="None for ever")
+        if times is not None:
+            check_whole("times", times, "a whole number, 1 or more, or None for ever", least=1)
+        check_whole("skip", skip, "a whole number, 0 or more", least=0)
+        check_number("share", share, "a number above 0 and up to 1", above=0, most=1)
+        if seconds is not None:
+            check_number("seconds", seconds, "a number above 0 and finite, or None for ever", above=0)
         injection = Injection(
             fault=fault,
             operation=operation,
@@ -179,25 +182,49 @@ class FaultPlan(Generic[F]):
             self._injections.remove(injection)
 
 
-def _check_whole(name: str, value: object, *, least: int, none: str | None = None) -> None:
-    if value is None and none is not None:
-        return
-    wanted = f"a whole number, {least} or more" + (f", or {none}" if none else "")
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be {wanted}; got {_kind(value)}.")
-    if value < least:
-        raise ValueError(f"{name} must be {wanted}; got {value}.")
+def check_number(
+    name: str,
+    value: object,
+    wanted: str,
+    *,
+    least: float = -sys.float_info.max,
+    above: float = -math.inf,
+    most: float = sys.float_info.max,
+) -> None:
+    """Refuse what is no finite number.
 
+    Args:
+        name: the argument, as the caller knows it.
+        value: what was given.
+        wanted: what it must be, as the end of "... must be".
+        least: the lowest that it may be.
+        above: what it must be more than.
+        most: the highest that it may be.
 
-def _check_number(name: str, value: object, *, limit: float, range_: str, none: str | None = None) -> None:
-    if value is None and none is not None:
-        return
-    wanted = f"a number {range_}" + (f", or {none}" if none else "")
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is too low, too high, infinite, or not a number after all.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be {wanted}; got {_kind(value)}.")
-    if not 0 < value <= limit:
+        raise TypeError(f"{name} must be {wanted}; got {kind(value)}.")
+    if not (least <= value <= most and value > above):
         raise ValueError(f"{name} must be {wanted}; got {value}.")
 
 
-def _kind(value: object) -> str:
+def check_whole(name: str, value: object, wanted: str, *, least: int, most: int | None = None) -> None:
+    """The same for whole numbers."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be {wanted}; got {kind(value)}.")
+    if value < least or (most is not None and value > most):
+        raise ValueError(f"{name} must be {wanted}; got {value}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """The same for flags: a text such as ``"no"`` would be true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False; got {kind(value)}.")
+
+
+def kind(value: object) -> str:
+    """What something is, for a message."""
     return "None" if value is None else type(value).__name__
