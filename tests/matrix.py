@@ -595,6 +595,8 @@ class Observation:
     connections_too_many: int = 0
     """Those that are open when all is over, beyond as many as there were requests at once."""
     connections_at_the_end: int = 0
+    as_meant: bool = True
+    """Whether each request came as far as the trouble lets it, before the client gave it up."""
 
 
 class Witness(Protocol):
@@ -682,6 +684,9 @@ async def observe(row: Row, trouble: Trouble, *, forever: bool, witness: Witness
             observation.arrived = after.arrived - before.arrived
             observation.effects = after.effects - before.effects
             observation.logged_effects = after.logged - before.logged
+            observation.as_meant = +observation.arrived == +observation.sent and (
+                not trouble.done or len(sandbox.log) - proxy.count() == behind
+            )
             await _use_again(ns, sandbox, row, observation.error)
             at_once = 2 if trouble.late or (row.kind is Kind.RENEWAL and trouble.back is Back.TOO_LATE) else 1
             await _until(lambda: proxy.connections <= at_once)
@@ -782,4 +787,6 @@ async def observed(row: Row, trouble: Trouble, *, forever: bool) -> Observation:
     result = _TOGETHER[key][row.name]
     if isinstance(result, BaseException):
         raise result
-    return result
+    # On a machine that is busy, with all of them at once, the client's patience can end before the server has begun.
+    # Then it was another trouble than this one.
+    return result if result.as_meant else await observe(row, trouble, forever=forever)
