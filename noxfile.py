@@ -30,7 +30,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests against the installed wheel: with ``speed`` and coverage, then in debug mode without ``speed``."""
-    session.install(".[sandbox,contract,speed]", *group("tests"))
+    session.install(".[sandbox,contract,speed,parquet,fsspec,crypto]", *group("tests"))
     # Safe path: otherwise Python puts the checkout on the path, where it hides the installed wheel.
     environment = {"NUDGESCRIBE_TEST_INSTALLED": "1", "PYTHONSAFEPATH": "1"}
     session.run("coverage", "erase")
@@ -54,7 +54,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy strict on everything, pyright strict on the package."""
-    session.install("-e", ".[sandbox,contract,speed]", *group("types"), *group("tests"), "nox")
+    session.install("-e", ".[sandbox,contract,speed,parquet,fsspec,crypto]", *group("types"), *group("tests"), "nox")
     session.run("mypy")
     session.run("pyright")
 

@@ -41,6 +41,8 @@ from nudgescribe_async.errors import (
     ConfigurationError,
     ConflictError,
     DeadlineExceededError,
+    DownloadError,
+    ExportError,
     MissingFieldsError,
     NotFoundError,
     NudgescribeError,
@@ -57,6 +59,7 @@ from nudgescribe_async.errors import (
     ServerOutcomeUnknownError,
     TransportError,
     UnprocessableEntityError,
+    UploadSourceError,
 )
 from nudgescribe_async.options import CallOptions, Priority, RetryBudget, RetryPolicy, Timeout
 from nudgescribe_async.paging import PageIterator
@@ -82,7 +85,9 @@ __all__ = [
     "CustomerGroup",
     "DeadlineExceededError",
     "DeleteReceipt",
+    "DownloadError",
     "DownloadLink",
+    "ExportError",
     "FileTokenStore",
     "Headers",
     "MemoryTokenStore",
@@ -127,6 +132,7 @@ __all__ = [
     "UnprocessableEntityError",
     "UpdateReceipt",
     "UploadReceipt",
+    "UploadSourceError",
     "WorkspaceCampaigns",
     "__version__",
 ]

@@ -17,8 +17,11 @@
     │   └── ServerError 5xx
     ├── AuthenticationError             no usable token could be had
     ├── ResponseDecodeError             the answer does not fit the contract
-    └── PageError                       one page of many could not be had
-        └── PageDriftError              the set changed while its pages were read
+    ├── PageError                       one page of many could not be had
+    │   └── PageDriftError              the set changed while its pages were read
+    ├── DownloadError                   a message file did not come whole, or cannot be kept
+    ├── ExportError                     an export cannot be written, or not be continued
+    └── UploadSourceError               what was to be uploaded is not fit to be sent; nothing was sent
 
 Wrong *arguments* (an empty id, a page of the wrong type) are programming errors and raise the
 built-in ``TypeError`` or ``ValueError`` before anything is sent.
@@ -37,6 +40,8 @@ from attrs import frozen
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from nudgescribe_async.cursor import PageCursor
+
 __all__ = [
     "APIStatusError",
     "Attempt",
@@ -46,6 +51,8 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "DeadlineExceededError",
+    "DownloadError",
+    "ExportError",
     "MissingFieldsError",
     "NotFoundError",
     "NudgescribeError",
@@ -62,6 +69,7 @@ __all__ = [
     "ServerOutcomeUnknownError",
     "TransportError",
     "UnprocessableEntityError",
+    "UploadSourceError",
     "status_error",
 ]
 
@@ -382,7 +390,7 @@ class PageError(NudgescribeError):
 
     Attributes:
         page: the number of the page, as the service counts.
-        cursor: where the iteration can go on. Always ``None`` in this version, which cannot resume.
+        cursor: where the iteration can go on, for ``resume_from=``. ``None`` if it cannot.
     """
 
     def __init__(
@@ -390,7 +398,7 @@ class PageError(NudgescribeError):
         message: str,
         *,
         page: int | None = None,
-        cursor: object | None = None,
+        cursor: PageCursor | None = None,
         operation: str | None = None,
         request_id: str | None = None,
         attempts: Sequence[Attempt] = (),
@@ -401,4 +409,36 @@ class PageError(NudgescribeError):
 
 
 class PageDriftError(PageError):
-    """The set changed while its pages were read."""
+    """The set changed while its pages were read, and ``consistency="strict"`` was asked for.
+
+    Attributes:
+        drift: what was noticed, as a sentence.
+    """
+
+    drift: str = ""
+
+
+class DownloadError(NudgescribeError):
+    """A message file did not come whole, or cannot be kept where it was to be.
+
+    Attributes:
+        page: the number of the file, as the service counts; ``None`` if it is about all of them.
+    """
+
+    page: int | None = None
+
+
+class ExportError(NudgescribeError):
+    """An export cannot be written, or what an earlier one left cannot be continued. The text says which file."""
+
+
+class UploadSourceError(NudgescribeError):
+    """What was to be uploaded is not fit to be sent. Nothing was sent.
+
+    Attributes:
+        row: the number of the row; 1 is the first below the header. ``None`` if it is about the whole.
+        field: the profile field, if it is about one.
+    """
+
+    row: int | None = None
+    field: str | None = None
