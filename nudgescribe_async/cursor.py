@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +17,7 @@ __all__ = ["PageCursor", "digest"]
 
 _VERSION = 1
 MOST_AHEAD = 1_000
-"""The most pages that an iteration by completion hands out beyond the first one that is still missing."""
+"""How far an iteration in the order of completion goes beyond the first page that is still missing, in pages."""
 
 
 def digest(*parts: object) -> str:
@@ -38,8 +39,8 @@ class PageCursor:
     Attributes:
         query: a fingerprint of what was asked for.
         page: the first page that was not handed out as a whole, as the service counts.
-        items: how many items of that page were handed out.
         ahead: pages beyond it that were handed out as a whole, by an iteration in the order of completion.
+        part: a page of which some items were handed out: its number, and how many of them.
         total: how many pages there were at the start; ``None`` if that is not known.
         last: a fingerprint of the item handed out last, in the order of pages; by it, a shift is noticed when the
             iteration goes on. ``None`` if items cannot be told apart.
@@ -47,26 +48,37 @@ class PageCursor:
 
     query: str
     page: int
-    items: int = 0
     ahead: frozenset[int] = field(factory=_no_pages)
+    part: tuple[int, int] | None = None
     total: int | None = None
     last: str | None = None
 
     def after(self, page: int, last: str | None) -> Self:
         """The cursor once one more page was handed out as a whole."""
+        part = None if self.part is None or self.part[0] == page else self.part
         if page != self.page:
-            return evolve(self, ahead=self.ahead | {page}, last=None)
+            return evolve(self, ahead=self.ahead | {page}, part=part, last=None)
         following = page + 1
         while following in self.ahead:
             following += 1
         left = frozenset(number for number in self.ahead if number > following)
-        return evolve(self, page=following, items=0, ahead=left, last=last if following == page + 1 else None)
+        last = last if following == page + 1 and not left else None
+        return evolve(self, page=following, ahead=left, part=part, last=last)
+
+    def within(self, page: int, items: int, last: str | None) -> Self:
+        """The cursor once so many items of a page were handed out."""
+        return evolve(self, part=(page, items), last=last if page == self.page and not self.ahead else None)
+
+    def has(self, page: int) -> bool:
+        """Whether a page was handed out as a whole."""
+        return page < self.page or page in self.ahead
 
     def to_json(self) -> str:
         """The cursor as one line of JSON."""
         bits = sum(1 << (number - self.page - 1) for number in self.ahead)
-        parts = {"v": _VERSION, "query": self.query, "page": self.page, "items": self.items, "ahead": f"{bits:x}"}
-        return json.dumps(parts | {"total": self.total, "last": self.last}, separators=(",", ":"))
+        where = {"page": self.page, "ahead": f"{bits:x}", "part": self.part}
+        parts = {"v": _VERSION, "query": self.query, **where, "total": self.total, "last": self.last}
+        return json.dumps(parts, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -90,31 +102,39 @@ class PageCursor:
         problem = next(_problems(found), None)
         if problem is not None:
             raise ValueError(f"The cursor is damaged: {problem}.")
-        bits, page = int(found["ahead"], 16), found["page"]
-        ahead = frozenset(page + 1 + index for index in range(bits.bit_length()) if bits >> index & 1)
+        bits, page, part = int(found["ahead"], 16), found["page"], found["part"]
         return cls(
             query=found["query"],
             page=page,
-            items=found["items"],
-            ahead=ahead,
+            ahead=frozenset(page + 1 + index for index in range(bits.bit_length()) if bits >> index & 1),
+            part=None if part is None else (part[0], part[1]),
             total=found["total"],
             last=found["last"],
         )
 
 
 def _problems(parts: dict[str, Any]) -> Iterator[str]:
-    for name in ("page", "items", "total"):
-        value = parts.get(name)
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        if not whole and not (name == "total" and value is None and "total" in parts):
-            yield f"{name} is no whole number"
-    for name in ("query", "last"):
-        if not isinstance(parts.get(name), str) and not (name == "last" and parts.get(name) is None):
-            yield f"{name} is no text"
-    ahead = parts.get("ahead")
-    try:
-        usable = isinstance(ahead, str) and len(ahead) <= MOST_AHEAD and int(ahead, 16) >= 0
-    except ValueError:
-        usable = False
-    if not usable:
+    missing = {"query", "page", "ahead", "part", "total", "last"} - parts.keys()
+    if missing:
+        yield f"it lacks {', '.join(sorted(missing))}"
+        return
+    if not _is_whole(parts["page"]):
+        yield "page is no whole number"
+    if parts["total"] is not None and not _is_whole(parts["total"]):
+        yield "total is no whole number"
+    part = parts["part"]
+    if part is not None and not (
+        isinstance(part, list) and [*map(_is_whole, cast("list[object]", part))] == [True] * 2
+    ):
+        yield "part is no page with a number of items"
+    if not isinstance(parts["query"], str):
+        yield "query is no text"
+    if parts["last"] is not None and not isinstance(parts["last"], str):
+        yield "last is no text"
+    ahead = parts["ahead"]
+    if not isinstance(ahead, str) or len(ahead) > MOST_AHEAD or re.fullmatch("[0-9a-f]+", ahead) is None:
         yield "ahead is no set of pages"
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -44,13 +44,22 @@ def test_the_last_item_is_known_only_where_the_page_before_was_the_last_one_hand
 
 
 def test_a_whole_page_leaves_no_part_of_it() -> None:
-    assert attrs.evolve(START, items=7).after(1, last=None).items == 0
-    assert attrs.evolve(START, items=7).after(2, last=None).items == 7
+    begun = START.within(1, 7, last="item 7")
+    assert (begun.part, begun.last) == ((1, 7), "item 7")
+    assert begun.after(1, last=None).part is None
+    assert begun.after(2, last=None).part == (1, 7)
+    beyond = START.within(3, 7, last="item 7")
+    assert (beyond.part, beyond.last) == ((3, 7), None)
+
+
+def test_it_tells_which_pages_were_handed_out() -> None:
+    cursor = START.after(1, last=None).after(3, last=None).within(4, 2, last=None)
+    assert [page for page in range(1, 7) if cursor.has(page)] == [1, 3]
 
 
 def test_it_is_a_few_hundred_bytes_whatever_was_read() -> None:
     ahead = frozenset(range(10**9 + 2, 10**9 + 2 + MOST_AHEAD, 2))
-    cursor = PageCursor(query=digest("q"), page=10**9, items=10**6, ahead=ahead, total=10**10, last=digest("l"))
+    cursor = PageCursor(query=digest("q"), page=10**9, part=(10**9, 10**6), ahead=ahead, total=10**10, last=digest("l"))
     assert len(cursor.to_json()) < 500
     assert PageCursor.from_json(cursor.to_json().encode()) == cursor
 
@@ -72,7 +81,9 @@ GOOD = json.loads(START.to_json())
         ({"page": -1}, "page is no whole number"),
         ({"page": True}, "page is no whole number"),
         ({"page": "1"}, "page is no whole number"),
-        ({"items": None}, "items is no whole number"),
+        ({"part": 7}, "part is no page with a number of items"),
+        ({"part": [7]}, "part is no page with a number of items"),
+        ({"part": [7, None]}, "part is no page with a number of items"),
         ({"total": 1.5}, "total is no whole number"),
         ({"query": 7}, "query is no text"),
         ({"last": 7}, "last is no text"),
@@ -87,7 +98,7 @@ def test_a_damaged_one_says_what_is_wrong(change: dict[str, object], says: str) 
         PageCursor.from_json(json.dumps(GOOD | change))
 
 
-@pytest.mark.parametrize("lost", ["query", "page", "items", "ahead", "total"])
+@pytest.mark.parametrize("lost", ["query", "page", "part", "ahead", "total", "last"])
 def test_one_with_a_part_missing_is_refused(lost: str) -> None:
     with pytest.raises(ValueError, match=lost):
         PageCursor.from_json(json.dumps({name: value for name, value in GOOD.items() if name != lost}))

@@ -46,7 +46,7 @@ ATTEMPTS = (
     Attempt(number=1, after=0.0, seconds=0.25, error="OutcomeUnknownError"),
     Attempt(number=2, after=0.5, seconds=0.125, status=503, request_id="r-1"),
 )
-CURSOR = PageCursor(query="q", page=7, items=3, ahead=frozenset({9, 12}), total=40, last="l")
+CURSOR = PageCursor(query="q", page=7, part=(7, 3), ahead=frozenset({9, 12}), total=40, last="l")
 SPECIAL: dict[type[NudgescribeError], dict[str, Any]] = {
     DeadlineExceededError: {"may_have_taken_effect": True},
     APIStatusError: {"status": 418, "code": "teapot", "body": '{"a": 1}', "retry_after": 1.5},
