@@ -9,6 +9,8 @@
 
 from nudgescribe_async.auth import Credentials, FileTokenStore, MemoryTokenStore, StoredTokens, TokenStore
 from nudgescribe_async.client import Nudgescribe
+from nudgescribe_async.consistency import PageReport
+from nudgescribe_async.cursor import PageCursor
 from nudgescribe_async.endpoints.models import (
     Campaign,
     CampaignStatus,
@@ -62,7 +64,7 @@ from nudgescribe_async.errors import (
     UploadSourceError,
 )
 from nudgescribe_async.options import CallOptions, Priority, RetryBudget, RetryPolicy, Timeout
-from nudgescribe_async.paging import PageIterator
+from nudgescribe_async.paging import Page, PageIterator
 from nudgescribe_async.shapes import JSON
 from nudgescribe_async.transport import Headers, Request, Response, StreamBody, Transport
 from nudgescribe_async.version import __version__
@@ -97,9 +99,12 @@ __all__ = [
     "Nudgescribe",
     "NudgescribeError",
     "OutcomeUnknownError",
+    "Page",
+    "PageCursor",
     "PageDriftError",
     "PageError",
     "PageIterator",
+    "PageReport",
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "Priority",

@@ -19,6 +19,7 @@ __all__ = [
     "Event",
     "Events",
     "PageFetched",
+    "PagesDrifted",
     "RequestFinished",
     "RequestRetrying",
     "RequestStarted",
@@ -201,14 +202,43 @@ class TokenRenewalFailed:
 
 @frozen(kw_only=True, str=False)
 class PageFetched:
-    """A page of an iteration is here; ``total`` pages are expected."""
+    """A page of an iteration is here, and about to be handed out.
+
+    Attributes:
+        operation: what is paged.
+        page: the number of the page, as the service counts.
+        total: how many pages are expected; ``None`` if nobody knows.
+        done: how many pages the iteration has handed out, this one included.
+        items: how many items, those of this page included.
+        seconds: since the iteration began.
+    """
 
     operation: str
     page: int
-    total: int
+    total: int | None
+    done: int = 0
+    items: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Items a second."""
+        return self.items / self.seconds if self.seconds > 0 else 0.0
 
     def __str__(self) -> str:
-        return f"{self.operation}: page {self.page} of {self.total}"
+        of = f" of {self.total:,}" if self.total is not None else ""
+        return f"{self.operation}: page {self.page:,}{of}; {self.items:,} items so far, {self.rate:,.0f} a second"
+
+
+@frozen(kw_only=True, str=False)
+class PagesDrifted:
+    """The set changed while its pages were read: what was noticed first of each kind, and at the end all of it."""
+
+    operation: str
+    drift: str
+
+    def __str__(self) -> str:
+        return f"{self.operation}: the set changed while its pages were read. {self.drift}"
 
 
 Event: TypeAlias = (
@@ -222,6 +252,7 @@ Event: TypeAlias = (
     | TokenRenewed
     | TokenRenewalFailed
     | PageFetched
+    | PagesDrifted
 )
 
 _LOGGERS = {
@@ -235,6 +266,7 @@ _LOGGERS = {
     TokenRenewed: (logging.getLogger("nudgescribe_async.auth"), logging.INFO),
     TokenRenewalFailed: (logging.getLogger("nudgescribe_async.auth"), logging.WARNING),
     PageFetched: (logging.getLogger("nudgescribe_async.paging"), logging.DEBUG),
+    PagesDrifted: (logging.getLogger("nudgescribe_async.paging"), logging.WARNING),
 }
 _LOGGER = logging.getLogger("nudgescribe_async.events")
 # Without a handler of the user's, Python would print warnings to stderr, bare.

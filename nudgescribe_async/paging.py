@@ -3,32 +3,98 @@
 At most ``concurrency`` requests are in flight, and at most ``prefetch`` pages are ahead of the
 consumer; they are held as they came, and decoded when their turn comes. So a slow consumer slows the
 requests down, and memory does not grow with the number of pages.
+
+Where it stands is a value (``cursor``), with which another iteration goes on. What it notices of changes
+of the set meanwhile is in its ``report``, see ``consistency``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import aclosing
+from itertools import count as count_from
+from operator import length_hint
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from attrs import define, evolve, field, frozen
+
+from nudgescribe_async.consistency import CONSISTENCIES, Consistency, PageReport, Watch
+from nudgescribe_async.cursor import MOST_AHEAD, PageCursor, digest
 from nudgescribe_async.errors import (
     APIStatusError,
     DeadlineExceededError,
     NudgescribeError,
+    PageDriftError,
     PageError,
     ResponseDecodeError,
     TransportError,
 )
-from nudgescribe_async.events import Events, PageFetched
+from nudgescribe_async.events import Events, PageFetched, PagesDrifted
+from nudgescribe_async.page_window import ORDERS, Order, PageWindow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
     from typing import Self
 
-__all__ = ["PageIterator"]
+__all__ = ["Page", "PageIterator", "PageSource"]
 
 P = TypeVar("P")
 T = TypeVar("T")
+
+LARGE = 2**20
+"""Bytes of a page from which on it is decoded in a thread, so that the event loop is not held up."""
+
+_FAILURES = (TransportError, DeadlineExceededError, APIStatusError, ResponseDecodeError)
+
+
+def _size(items: Collection[object]) -> str:
+    return f"<{len(items):,} items>"
+
+
+@frozen(kw_only=True)
+class Page(Generic[T]):
+    """One page of an iteration.
+
+    Attributes:
+        number: as the service counts.
+        items: what is on it, without what ``consistency="dedupe"`` leaves out.
+        total: how many pages there were at the start; ``None`` if that is not known.
+        cursor: where to go on once this page is dealt with. Keep it together with what you made of the page, and
+            nothing is lost or repeated however your program ends.
+    """
+
+    number: int
+    items: Collection[T] = field(repr=_size)
+    total: int | None
+    cursor: PageCursor
+
+
+@frozen(kw_only=True)
+class PageSource(Generic[P, T]):
+    """What an iteration has to know of a resource.
+
+    Attributes:
+        operation: what is paged, for errors and events.
+        fetch: asks for one page.
+        decode: the items of a page; called when the page's turn comes, in a thread if the page is large.
+        count: asks for the number of pages; ``None`` if nobody knows it: then the pages end with an empty one.
+        query: a fingerprint of what is asked for; a cursor fits no other.
+        first_page: the number of the first page.
+        identify: tells items apart; ``None`` if they cannot be.
+        even: whether all pages but the last have the same number of items.
+        weigh: the bytes of a page as it came.
+    """
+
+    operation: str
+    fetch: Callable[[int], Awaitable[P]]
+    decode: Callable[[P], Collection[T]]
+    count: Callable[[], Awaitable[int]] | None
+    query: str = ""
+    first_page: int = 1
+    identify: Callable[[T], str] | None = None
+    even: bool = False
+    weigh: Callable[[P], int] = field(default=lambda _: 0)
 
 
 def _at_least_one(name: str, value: object) -> int:
@@ -39,65 +105,143 @@ def _at_least_one(name: str, value: object) -> int:
     return value
 
 
-class PageIterator(Generic[T]):
-    """The items of all pages, in order: ``async for item in ...``.
+def _one_of(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}.")
 
-    It may be iterated once. Leaving the loop early, by ``break``, an exception or cancellation, cancels
-    what is in flight: at once if it is used as ``async with ... as items`` (or closed with ``aclose``), and
-    as soon as Python lets go of it otherwise. One consumer at a time.
+
+def _start(source: PageSource[Any, Any], resume_from: PageCursor | str | None) -> PageCursor:
+    if resume_from is None:
+        return PageCursor(query=source.query, page=source.first_page)
+    if isinstance(resume_from, str):
+        resume_from = PageCursor.from_json(resume_from)
+    if not isinstance(resume_from, PageCursor):
+        raise TypeError(f"resume_from must be a PageCursor, not {type(resume_from).__name__}.")
+    if resume_from.query != source.query:
+        raise ValueError(
+            "resume_from is a cursor of another query: of another resource, other arguments, another address of the "
+            "service, or pages counted from another number. It fits only the one that it is from."
+        )
+    if resume_from.page < source.first_page:
+        raise ValueError(f"resume_from is damaged: there is no page {resume_from.page}.")
+    return resume_from
+
+
+def _numbers(cursor: PageCursor) -> Iterator[int]:
+    """The pages that are left; first the one that was handed out in part."""
+    begun = None if cursor.part is None else cursor.part[0]
+    if begun is not None:
+        yield begun
+    for number in count_from(cursor.page):
+        if number != begun and not cursor.has(number):
+            yield number
+
+
+class PageIterator(Generic[T]):
+    """The items of all pages: ``async for item in ...``; or the pages: ``async for page in ....pages()``.
+
+    It may be iterated once, one way or the other. Leaving the loop early, by ``break``, an exception or
+    cancellation, cancels what is in flight: at once if it is used as ``async with ... as items`` (or closed with
+    ``aclose``), and as soon as Python lets go of it otherwise. One consumer at a time.
+
+    ``cursor`` and ``report`` may be read at any time, also after the end, whatever it was.
 
     Raises (while iterating):
-        PageError: a page could not be had, whatever was tried; ``__cause__`` says why. All items of
-            the pages before it were handed out.
+        PageError: a page could not be had, whatever was tried; ``__cause__`` says why, ``cursor`` where to go on.
+            In the order of pages, all items of the pages before it were handed out.
+        PageDriftError: the set changed meanwhile, and ``consistency="strict"``.
         NudgescribeError: the number of pages could not be had, or there is no token.
     """
 
     def __init__(
         self,
+        source: PageSource[Any, T],
         *,
-        operation: str,
-        count: Callable[[], Awaitable[int]],
-        fetch: Callable[[int], Awaitable[P]],
-        decode: Callable[[P], Iterable[T]],
         concurrency: int,
         prefetch: int | None = None,
-        first_page: int = 1,
+        order: Order = "page",
+        consistency: Consistency = "warn",
+        resume_from: PageCursor | str | None = None,
         events: Events | None = None,
     ) -> None:
         """Prepare an iteration; nothing is asked for before the first item is.
 
         Args:
-            operation: what is paged, for errors and events.
-            count: asks for the number of pages.
-            fetch: asks for one page.
-            decode: the items of a page; called when the page's turn comes.
+            source: what is paged.
             concurrency: the most requests in flight.
             prefetch: the most pages ahead of the consumer; twice ``concurrency`` if left out, which
                 keeps the requests going where answers take unequally long.
-            first_page: the number of the first page.
+            order: ``"page"``, or ``"completion"``: whichever page comes first. Then a slow page holds nobody up.
+            consistency: what to do about changes of the set meanwhile: ``"warn"`` logs and reports them, ``"dedupe"``
+                leaves out what came before, ``"strict"`` raises ``PageDriftError``.
+            resume_from: where an earlier iteration stood: a ``PageCursor``, or its JSON.
             events: is told of each page.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            ValueError: an argument has a value that cannot be right, such as a cursor of another query.
         """
         _at_least_one("concurrency", concurrency)
         _at_least_one("prefetch", prefetch if prefetch is not None else 1)
-        self._operation = operation
-        self._events = events if events is not None else Events()
-        self._ended = False
-        ahead = prefetch if prefetch is not None else 2 * concurrency
-        self._items = self._iterate(count, fetch, decode, asyncio.Semaphore(concurrency), ahead, first_page)
+        _one_of("order", order, ORDERS)
+        _one_of("consistency", consistency, CONSISTENCIES)
+        cursor = _start(source, resume_from)
+        slots = asyncio.Semaphore(concurrency)
+        window: PageWindow[Any] = PageWindow(
+            source.fetch,
+            _numbers(cursor),
+            slots=slots,
+            ahead=prefetch if prefetch is not None else 2 * concurrency,
+            order=order,
+            reach=cursor.page + MOST_AHEAD,
+        )
+        self._reading = _Reading[Any, T](
+            source=source,
+            window=window,
+            slots=slots,
+            watch=Watch(consistency, source.identify, source.even),
+            events=events if events is not None else Events(),
+            cursor=cursor,
+            marks=source.identify is not None and order == "page",
+        )
+        self._items: AsyncGenerator[T, None] | None = None
+        self._pages: AsyncGenerator[Page[T], None] | None = None
+        self._closed = False
+
+    @property
+    def cursor(self) -> PageCursor:
+        """Where to go on: everything that was handed out counts as dealt with, the item in your hands included."""
+        return self._reading.where()
+
+    @property
+    def report(self) -> PageReport:
+        """What was read so far, and what was noticed of changes."""
+        return self._reading.report()
+
+    def pages(self) -> AsyncGenerator[Page[T], None]:
+        """By page, for those who keep the cursor of each: ``async for page in stream.pages()``.
+
+        Raises:
+            RuntimeError: it was iterated already, or closed.
+        """
+        self._refuse_another(self._items)
+        if self._pages is None:
+            self._pages = self._reading.pages()
+        return self._pages
 
     def __aiter__(self) -> AsyncIterator[T]:
-        if self._ended:
-            raise RuntimeError("The iteration has ended; call iter() again for another.")
         # The generator itself, so that leaving the loop leaves nothing that refers to it.
-        return self._items
+        return self._begun()
 
     async def __anext__(self) -> T:
-        return await anext(self._items)
+        return await anext(self._begun(again=True))
 
     async def aclose(self) -> None:
         """Cancel what is in flight, and end. May be called more than once."""
-        self._ended = True
-        await self._items.aclose()
+        self._closed = True
+        for begun in (self._items, self._pages):
+            if begun is not None:
+                await begun.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,52 +249,255 @@ class PageIterator(Generic[T]):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _iterate(
-        self,
-        count: Callable[[], Awaitable[int]],
-        fetch: Callable[[int], Awaitable[P]],
-        decode: Callable[[P], Iterable[T]],
-        slots: asyncio.Semaphore,
-        ahead: int,
-        first_page: int,
-    ) -> AsyncGenerator[T, None]:
-        async def fetch_in_slot(page: int) -> P:
-            async with slots:
-                return await fetch(page)
+    def _begun(self, *, again: bool = False) -> AsyncGenerator[T, None]:
+        if not again or self._items is None:
+            self._refuse_another(self._pages)
+        if self._items is None:
+            self._items = self._reading.items()
+        return self._items
 
-        window: deque[tuple[int, asyncio.Task[P]]] = deque()
-        try:
-            total = await count()
-            numbers = iter(range(first_page, first_page + total))
-            for page in numbers:
-                window.append((page, asyncio.create_task(fetch_in_slot(page))))
-                if len(window) == ahead:
-                    break
-            while window:
-                page, task = window[0]
-                try:
-                    held = await task
-                    window.popleft()
-                    if (following := next(numbers, None)) is not None:
-                        window.append((following, asyncio.create_task(fetch_in_slot(following))))
-                    items = decode(held)
-                except (TransportError, DeadlineExceededError, APIStatusError, ResponseDecodeError) as error:
-                    raise self._failure(page, total, error) from error
-                self._events.emit(PageFetched(operation=self._operation, page=page, total=total))
-                del held, task  # the bytes; the items are all that is needed now
-                for item in items:
+    def _refuse_another(self, other_way: object) -> None:
+        if self._closed or other_way is not None or self._reading.ended is not None:
+            raise RuntimeError("The iteration has ended, or went another way; call iter() again for another.")
+
+
+@define(eq=False)
+class _Open(Generic[T]):
+    """A page whose items are being handed out."""
+
+    number: int
+    items: Collection[T]
+    ahead: Iterator[T]
+    """What is left of them."""
+    positions: Sequence[int] | None
+    """Where each of them stands on the page; ``None`` if that is all of it."""
+    after: PageCursor
+    """Where to go on once all are handed out."""
+
+    @property
+    def handed_out(self) -> int:
+        return len(self.items) - length_hint(self.ahead)
+
+
+@define(eq=False)
+class _Reading(Generic[P, T]):
+    """An iteration under way. It refers to no generator, so that one that is let go of ends at once."""
+
+    source: PageSource[P, T]
+    window: PageWindow[P]
+    slots: asyncio.Semaphore
+    watch: Watch[T]
+    events: Events
+    cursor: PageCursor
+    """Without the page that is open."""
+    marks: bool
+    """Whether a cursor remembers what was handed out last."""
+    open: _Open[T] | None = None
+    total: int | None = None
+    pages_out: int = 0
+    items_out: int = 0
+    """Of pages that are done."""
+    total_at_end: int | None = None
+    complete: bool = False
+    started: float | None = None
+    ended: float | None = None
+    told: set[str] = field(factory=set[str])
+
+    # --- what is known of it -------------------------------------------------------------------------------------
+
+    def where(self) -> PageCursor:
+        page = self.open
+        handed_out = 0 if page is None else page.handed_out
+        if page is None or handed_out == 0:
+            return self.cursor
+        if handed_out == len(page.items):
+            return page.after
+        mark = self._mark(cast("Sequence[T]", page.items)[handed_out - 1]) if self.marks else None
+        items = page.positions[handed_out - 1] + 1 if page.positions is not None else handed_out
+        return self.cursor.within(page.number, items, mark)
+
+    def report(self) -> PageReport:
+        ended = self.ended if self.ended is not None else time.monotonic()
+        return PageReport(
+            operation=self.source.operation,
+            consistency=self.watch.consistency,
+            pages=self.pages_out,
+            items=self.items_out + (self.open.handed_out if self.open is not None else 0),
+            total=self.cursor.total,
+            total_at_end=self.total_at_end,
+            complete=self.complete,
+            repeated=self.watch.repeated,
+            short_pages=self.watch.short_pages,
+            empty_pages=self.watch.empty_pages,
+            moved=self.watch.moved,
+            seconds=ended - self.started if self.started is not None else 0.0,
+        )
+
+    # --- handing out ---------------------------------------------------------------------------------------------
+
+    async def items(self) -> AsyncGenerator[T, None]:
+        async with aclosing(self._turns()) as turns:
+            async for page in turns:
+                for item in page.ahead:
                     yield item
-        finally:
-            self._ended = True
-            for _, task in window:
-                task.cancel()
-            await asyncio.gather(*(task for _, task in window), return_exceptions=True)
+                self._done(page)
 
-    def _failure(self, page: int, total: int, error: NudgescribeError) -> PageError:
+    async def pages(self) -> AsyncGenerator[Page[T], None]:
+        async with aclosing(self._turns()) as turns:
+            async for page in turns:
+                self._done(page)
+                yield Page(number=page.number, items=page.items, total=self.total, cursor=page.after)
+
+    def _done(self, page: _Open[T]) -> None:
+        self.open = None
+        self.cursor = page.after
+        self.window.reach = self.cursor.page + MOST_AHEAD
+        self.pages_out += 1
+        self.items_out += len(page.items)
+
+    async def _turns(self) -> AsyncGenerator[_Open[T], None]:
+        self.started = time.monotonic()
+        try:
+            # Together with the number of pages. One that was begun comes first, since a cursor remembers only one.
+            self.window.ask(first=self.cursor.part is not None)
+            await self._begin()
+            while (page := await self._next()) is not None:
+                self.open = page
+                self._tell(page)
+                yield page
+            await self._end()
+        finally:
+            self.ended = time.monotonic()
+            if self.told:
+                self._emit(" ".join(self.report().drift))
+            await self.window.aclose()
+
+    async def _begin(self) -> None:
+        """Ask how many pages there are; and look whether the items are still where the cursor says."""
+        first, before = self.source.first_page, self.cursor.total
+        if self.source.count is not None:
+            async with self.slots:
+                self.total = await self.source.count()
+            self.window.end_at(first + self.total - 1)
+            if before is None:
+                self.cursor = evolve(self.cursor, total=self.total)
+            else:
+                self.watch.compare_totals(before, self.total)
+        if self.cursor.last is not None and (self.cursor.part is None or self.cursor.part[0] != self.cursor.page):
+            items = await self._again(self.cursor.page - 1)
+            if not items or self._mark(items[-1]) != self.cursor.last:
+                self.watch.found_moved()
+            self.watch.remember(items)
+        self._judge(None)
+
+    async def _again(self, number: int) -> Sequence[T]:
+        """The items of a page that was handed out by an earlier iteration."""
+        try:
+            async with self.slots:
+                return [*(await self._decoded(await self.source.fetch(number)))]
+        except _FAILURES as error:
+            raise self._failure(number, error) from error
+
+    async def _next(self) -> _Open[T] | None:
+        """The next page, with what is to be handed out of it; ``None`` at the end."""
+        turn = await self.window.take()
+        if turn is None:
+            return None
+        number, task = turn
+        try:
+            items = await self._decoded(task.result())
+        except _FAILURES as error:
+            raise self._failure(number, error) from error
+        if self.total is None and not items:
+            self.window.end_at(number)  # nobody knows how many there are, but this one tells
+            return await self._next()
+        return self._opened(number, items)
+
+    async def _decoded(self, held: P) -> Collection[T]:
+        if self.source.weigh(held) < LARGE:
+            return self.source.decode(held)
+        return await asyncio.to_thread(self.source.decode, held)
+
+    def _opened(self, number: int, items: Collection[T]) -> _Open[T]:
+        last = None if self.total is None else number == self.source.first_page + self.total - 1
+        part, size = self.cursor.part, len(items)
+        skip = part[1] if part is not None and part[0] == number else 0
+        positions = self.watch.look(number, items, last=last)
+        mark = self._mark(cast("Sequence[T]", items)[-1]) if self.marks and items else None
+        if skip and self.marks and self.cursor.last is not None:
+            before = cast("Sequence[T]", items)[skip - 1] if skip <= size else None
+            if before is None or self._mark(before) != self.cursor.last:
+                self.watch.found_moved()
+        self._judge(number)
+        if skip:
+            positions = [where for where in (positions if positions is not None else range(size)) if where >= skip]
+        if positions is not None:
+            everything = [*items]
+            items = [everything[where] for where in positions]
+        return _Open(number, items, iter(items), positions, self.cursor.after(number, mark))
+
+    async def _end(self) -> None:
+        """Ask for the number of pages once more."""
+        if self.source.count is not None and self.total is not None:
+            try:
+                async with self.slots:
+                    self.total_at_end = await self.source.count()
+            except _FAILURES as error:
+                if self.watch.consistency == "strict":
+                    raise self._failure(None, error) from error
+            else:
+                self.watch.compare_totals(self.total, self.total_at_end)
+                self._judge(None)
+        self.complete = True
+
+    # --- what is told --------------------------------------------------------------------------------------------
+
+    def _mark(self, item: T) -> str:
+        """What a cursor remembers an item by."""
+        assert self.source.identify is not None  # noqa: S101 - else nothing is marked
+        return digest(self.source.identify(item))
+
+    def _judge(self, number: int | None) -> None:
+        """Say what was noticed, the first time of each kind; or raise it."""
+        noticed, self.watch.noticed = self.watch.noticed, []
+        for kind, sentence in noticed:
+            if self.watch.consistency == "strict":
+                failure = PageDriftError(
+                    f"The set changed while its pages were read. {sentence}",
+                    page=number,
+                    cursor=self.cursor,
+                    operation=self.source.operation,
+                )
+                failure.drift = sentence
+                failure.advice = "Read it anew, or go on from the cursor with another consistency."
+                raise failure
+            if kind not in self.told:
+                self.told.add(kind)
+                self._emit(sentence)
+
+    def _emit(self, drift: str) -> None:
+        self.events.emit(PagesDrifted(operation=self.source.operation, drift=drift))
+
+    def _tell(self, page: _Open[T]) -> None:
+        self.events.emit(
+            PageFetched(
+                operation=self.source.operation,
+                page=page.number,
+                total=self.total,
+                done=self.pages_out + 1,
+                items=self.items_out + len(page.items),
+                seconds=self.report().seconds,
+            )
+        )
+
+    def _failure(self, page: int | None, error: NudgescribeError) -> PageError:
+        what = "The number of pages" if page is None else f"Page {page}"
+        of = f" of {self.total}" if page is not None and self.total is not None else ""
         failure = PageError(
-            f"Page {page} of {total} could not be had: {error.message}",
+            f"{what}{of} could not be had: {error.message}",
             page=page,
-            operation=error.operation or self._operation,
+            cursor=self.where(),
+            operation=error.operation or self.source.operation,
             request_id=error.request_id,
             attempts=error.attempts,
         )

@@ -14,6 +14,7 @@ from nudgescribe_async.events import (
     Event,
     Events,
     PageFetched,
+    PagesDrifted,
     RequestFinished,
     RequestRetrying,
     RequestsPaused,
@@ -52,6 +53,7 @@ EXAMPLES: list[tuple[Event, str, int]] = [
     (TokenRenewed(source="login", expires_after=60.0), "nudgescribe_async.auth", logging.INFO),
     (TokenRenewalFailed(source="refresh", error="no"), "nudgescribe_async.auth", logging.WARNING),
     (PageFetched(operation="a.b", page=1, total=2), "nudgescribe_async.paging", logging.DEBUG),
+    (PagesDrifted(operation="a.b", drift="Oh."), "nudgescribe_async.paging", logging.WARNING),
 ]
 
 
@@ -107,7 +109,12 @@ def test_an_event_is_one_line_in_the_log_of_its_part(
             "There is a new access token from the login; it expires in 3,600 s",
         ),
         (TokenRenewalFailed(source="refresh", error="no"), "The refresh gave no token: no"),
-        (PageFetched(operation="a.b", page=1, total=2), "a.b: page 1 of 2"),
+        (
+            PageFetched(operation="a.b", page=1_001, total=2_000, done=1_001, items=200_200, seconds=4.0),
+            "a.b: page 1,001 of 2,000; 200,200 items so far, 50,050 a second",
+        ),
+        (PageFetched(operation="a.b", page=1, total=None), "a.b: page 1; 0 items so far, 0 a second"),
+        (PagesDrifted(operation="a.b", drift="Oh."), "a.b: the set changed while its pages were read. Oh."),
     ],
     ids=lambda item: type(item).__name__,
 )
@@ -122,7 +129,7 @@ def test_every_kind_of_event_has_its_logger() -> None:
 @pytest.mark.parametrize(("event", "logger", "level"), EXAMPLES, ids=lambda item: type(item).__name__)
 def test_an_event_cannot_be_changed_and_has_no_room_for_a_secret(event: Event, logger: str, level: int) -> None:
     names = {attribute.name for attribute in attrs.fields(type(event))}
-    assert names <= {"operation", "attempt", "seconds", "status", "error", "request_id", "after", "reason", "source", "expires_after", "page", "total", "attempts", "concurrency", "waiting", "headers", "call", "asked", "phase", "look"}  # fmt: skip
+    assert names <= {"operation", "attempt", "seconds", "status", "error", "request_id", "after", "reason", "source", "expires_after", "page", "total", "attempts", "concurrency", "waiting", "headers", "call", "asked", "phase", "look", "done", "items", "drift"}  # fmt: skip
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(event, min(names), 1)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from attrs import evolve
+from attrs import evolve, fields
 from helpers import ONCE, Server, Service, client, settle, watch
 
 from nudgescribe_async import (
@@ -32,7 +32,8 @@ from nudgescribe_async import (
     ServerError,
 )
 from nudgescribe_async.events import PageFetched
-from nudgescribe_async.message_file import read_rows
+from nudgescribe_async.message_file import Rows
+from nudgescribe_async.paging import PageSource
 from nudgescribe_async.sandbox import Sandbox
 from nudgescribe_async.testing import answer
 from nudgescribe_async.transport.aiohttp import AiohttpTransport
@@ -73,13 +74,15 @@ class Pages:
             self.gates.setdefault(page, asyncio.Event()).set()
 
     def iterator(self, **options: Any) -> PageIterator[int]:
-        return PageIterator(
-            operation="things.list",
-            count=options.pop("count", self.count),
-            fetch=options.pop("fetch", self.fetch),
-            decode=options.pop("decode", lambda page: page),
-            **({"concurrency": 4} | options),
-        )
+        known = {item.name for item in fields(PageSource)}
+        source: dict[str, Any] = {
+            "operation": "things.list",
+            "count": self.count,
+            "fetch": self.fetch,
+            "decode": lambda page: page,
+        }
+        source |= {name: options.pop(name) for name in [*options] if name in known}
+        return PageIterator(PageSource(**source), **({"concurrency": 4} | options))
 
 
 def items(*pages: int) -> list[int]:
@@ -130,9 +133,8 @@ async def test_a_page_is_let_go_of_while_its_items_are_handed_out() -> None:
         alive.append(weakref.ref(held))
         return held
 
-    stream: PageIterator[int] = PageIterator(
-        operation="x", count=Pages(1).count, fetch=fetch, decode=lambda held: [*held, 2, 3], concurrency=1
-    )
+    source = PageSource(operation="x", count=Pages(1).count, fetch=fetch, decode=lambda held: [*held, 2, 3])
+    stream: PageIterator[int] = PageIterator(source, concurrency=1)
     async with stream:
         assert await anext(stream) == 1
         await settle()
@@ -490,4 +492,4 @@ async def test_rows_of_the_sandbox_file_after_file() -> None:
 
 def test_rows_of_nothing_are_an_error() -> None:
     with pytest.raises(ResponseDecodeError, match="cannot be read: it is empty"):
-        read_rows("")
+        Rows("")

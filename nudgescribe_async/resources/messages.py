@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from nudgescribe_async.cursor import digest
 from nudgescribe_async.endpoint import checked
 from nudgescribe_async.endpoints.messages import COUNT_PAGES, FETCH_CSV, MessagesEndpoints
 from nudgescribe_async.errors import ResponseDecodeError
-from nudgescribe_async.message_file import read_rows
+from nudgescribe_async.message_file import Rows
 from nudgescribe_async.options import CallOptions, bulk
-from nudgescribe_async.paging import PageIterator
+from nudgescribe_async.paging import PageIterator, PageSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+    from nudgescribe_async.consistency import Consistency
+    from nudgescribe_async.cursor import PageCursor
+    from nudgescribe_async.page_window import Order
     from nudgescribe_async.reading import Answer
 
 _ITER = evolve(COUNT_PAGES, operation="messages.iter")  # so that errors name what was called
@@ -35,19 +38,28 @@ class Messages(MessagesEndpoints):
         *,
         concurrency: int = 8,
         prefetch: int | None = None,
+        order: Order = "page",
+        consistency: Consistency = "warn",
+        resume_from: PageCursor | str | None = None,
         options: CallOptions | None = None,
     ) -> PageIterator[dict[str, str]]:
         """All published messages of a campaign, one row of its CSV files after the other.
 
-        Asks for the number of files (``messages.count_pages``), then for the files as CSV
-        (``messages.fetch``), several at a time. The parsed JSON of the service is not used, since it is cut at
-        1,000 rows without notice.
+        Asks for the number of files (``messages.count_pages``) and, several at a time, for the files as CSV
+        (``messages.fetch``); at the end, for their number once more. The parsed JSON of the service is not used,
+        since it is cut at 1,000 rows without notice. Each file is checked as a whole before its first row is handed
+        out.
 
         Args:
             campaign_id: the campaign.
             run_number: a run in the campaign's history; left out, the current run.
             concurrency: the most requests in flight; the client's own limit holds as well.
             prefetch: the most files ahead of the consumer; twice ``concurrency`` if left out.
+            order: ``"page"``, or ``"completion"``: whichever file comes first.
+            consistency: ``"warn"`` logs and reports another number of files at the end than at the start, and a file
+                without rows; ``"strict"`` raises ``PageDriftError``. Rows have no documented id, so ``"dedupe"`` is as
+                ``"warn"``.
+            resume_from: the cursor of an earlier iteration over the same messages, or its JSON.
             options: timeout, retries and headers of each request. Their priority is ``"bulk"`` if none is given.
 
         Returns:
@@ -58,27 +70,32 @@ class Messages(MessagesEndpoints):
             TypeError: an argument is of the wrong type.
             ValueError: an argument has a value that cannot be right.
         """
-        which = {"campaign_id": campaign_id, "run_number": run_number}
         options = bulk(options)
-        checked(_ITER, which)
+        which = checked(_ITER, {"campaign_id": campaign_id, "run_number": run_number})
 
         async def fetch(page: int) -> Answer:
             return await self._session.exchange(FETCH_CSV, {**which, "page": page, "format": "csv"}, options)
 
-        def decode(answer: Answer) -> Iterable[dict[str, str]]:
-            text = self._session.decode(FETCH_CSV, answer)
+        def decode(answer: Answer) -> Rows:
             try:
-                return read_rows(text)
+                return Rows(self._session.decode(FETCH_CSV, answer))
             except ResponseDecodeError as error:
                 error.request_id, error.attempts = answer.request_id, answer.attempts
                 raise
 
         return PageIterator(
-            operation=FETCH_CSV.operation,
-            count=lambda: self.count_pages(campaign_id, run_number, options=options),
-            fetch=fetch,
-            decode=decode,
+            PageSource(
+                operation=FETCH_CSV.operation,
+                count=partial(self._session.call, COUNT_PAGES, which, options),
+                fetch=fetch,
+                decode=decode,
+                query=digest(FETCH_CSV.operation, self._session.base_url, which),
+                weigh=lambda answer: len(answer.body),
+            ),
             concurrency=concurrency,
             prefetch=prefetch,
+            order=order,
+            consistency=consistency,
+            resume_from=resume_from,
             events=self._session.events,
         )

@@ -1,0 +1,201 @@
+"""Pages by offset are no snapshot. What shows that the set changed while its pages were read.
+
+If an item is added or removed in front of the pages that are still to come, everything behind it shifts: an item comes
+twice, or is missed. What comes twice can be seen; what was missed cannot, only that something moved. So a clean report
+says that no change was noticed, and never that there was none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
+
+from attrs import define, field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["CONSISTENCIES", "Consistency", "PageReport", "Watch"]
+
+T = TypeVar("T")
+
+Consistency: TypeAlias = Literal["warn", "dedupe", "strict"]
+CONSISTENCIES: tuple[Consistency, ...] = ("warn", "dedupe", "strict")
+
+NEAR = 16
+"""How many pages back ``"warn"`` remembers which items came: where shifting offsets put a repetition."""
+
+
+@frozen(kw_only=True)
+class PageReport:
+    """What an iteration over pages has read, and what it noticed of changes meanwhile.
+
+    Attributes:
+        operation: what was paged.
+        consistency: what it was to do about changes.
+        pages: how many pages were handed out, by this iteration.
+        items: how many items were handed out, by this iteration.
+        total: how many pages there were at the start; for one that was resumed, at the start of the first.
+        total_at_end: how many there were at the end; ``None`` before that, or if the number could not be had.
+        complete: whether it came to the end.
+        repeated: how many items came that had come before. With ``"warn"``, of those near each other.
+        short_pages: how many pages were shorter than others, without being the last.
+        empty_pages: how many pages were empty that ought not to be.
+        moved: whether the items were no longer where the cursor said, when it was resumed.
+        seconds: since the first request.
+    """
+
+    operation: str
+    consistency: Consistency
+    pages: int = 0
+    items: int = 0
+    total: int | None = None
+    total_at_end: int | None = None
+    complete: bool = False
+    repeated: int = 0
+    short_pages: int = 0
+    empty_pages: int = 0
+    moved: bool = False
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Items a second."""
+        return self.items / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def drift(self) -> tuple[str, ...]:
+        """What was noticed of changes, each a sentence; empty if nothing was, which does not prove that there was none."""
+        return tuple(self._sentences())
+
+    def _sentences(self) -> Iterable[str]:
+        if self.repeated:
+            at_least = "At least " if self.consistency == "warn" else ""
+            left_out = ", and were left out" if self.consistency == "dedupe" else ""
+            yield f"{at_least}{_counted(self.repeated, 'item')} came more than once{left_out}."
+        if self.short_pages:
+            yield f"{_counted(self.short_pages, 'page')} had fewer items than others, without being the last."
+        if self.empty_pages:
+            yield f"{_counted(self.empty_pages, 'page')} had no items, though more were expected."
+        if self.moved:
+            yield "The items had moved when the iteration was resumed."
+        if self.total_at_end is not None and self.total_at_end != self.total:
+            yield f"There were {_counted(self.total or 0, 'page')} at the start, and {self.total_at_end:,} at the end."
+
+    def __str__(self) -> str:
+        read = f"{self.operation}: {_counted(self.items, 'item')} on {_counted(self.pages, 'page')}"
+        state = "" if self.complete else ", not to the end"
+        noticed = " ".join(self.drift) or "No change was noticed meanwhile."
+        return f"{read}{state}. {noticed}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+@define
+class Watch(Generic[T]):
+    """Looks at each page before it is handed out.
+
+    Args:
+        consistency: what to do about items that came before.
+        identify: tells items apart; ``None`` if they cannot be.
+        even: whether all pages but the last have the same number of items.
+    """
+
+    consistency: Consistency
+    identify: Callable[[T], str] | None
+    even: bool
+    repeated: int = 0
+    short_pages: int = 0
+    empty_pages: int = 0
+    moved: bool = False
+    noticed: list[tuple[str, str]] = field(factory=list[tuple[str, str]])
+    """What is new: its kind, and a sentence."""
+    _seen: set[str] = field(factory=set[str])
+    _near: deque[set[str]] = field(factory=deque[set[str]])
+    _sizes: Counter[int] = field(factory=Counter[int])
+    """How many pages there were of each size."""
+    _last: tuple[int, int] = (-1, 0)
+    """The number and size of the page that may be short, since none comes after it."""
+
+    def look(self, number: int, items: Collection[T], *, last: bool | None) -> Sequence[int] | None:
+        """Take note of a page; and which of its items are to be handed out.
+
+        Args:
+            number: the page.
+            items: its items.
+            last: whether it is the last one; ``None`` if only the page after it will tell.
+
+        Returns:
+            Where they stand on the page; ``None`` for all of them.
+        """
+        if not items:
+            self.empty_pages += 1
+            self._notice("empty", f"Page {number} has no items, though more were expected.")
+        elif self.even:
+            self._compare_sizes(number, len(items), last=last)
+        if self.identify is None or not items:
+            return None
+        ids = [*map(self.identify, items)]
+        new = set(ids)
+        new -= self._seen
+        again = len(ids) - len(new)
+        first_ones = None
+        if again:
+            self.repeated += again
+            self._notice("repeated", f"{_counted(again, 'item')} of page {number} came before.")
+            if self.consistency == "dedupe":
+                first_ones = _first_ones(ids, set(new))
+        self._remember(new)
+        return first_ones
+
+    def remember(self, items: Collection[T]) -> None:
+        """Know items that were handed out by an earlier iteration."""
+        if self.identify is not None:
+            self._remember({*map(self.identify, items)})
+
+    def know(self, ids: Iterable[str]) -> None:
+        """Know, for good, ids that were handed out by an earlier iteration."""
+        self._seen.update(ids)
+
+    def found_moved(self) -> None:
+        """Items are not where the cursor says."""
+        self.moved = True
+        self._notice("moved", "The items have moved since the cursor was made.")
+
+    def compare_totals(self, before: int, now: int) -> None:
+        """Compare the number of pages with what it was at the start."""
+        if now != before:
+            self._notice("total", f"There were {_counted(before, 'page')} at the start, and now there are {now:,}.")
+
+    def _remember(self, ids: set[str]) -> None:
+        self._seen |= ids
+        if self.consistency == "warn":
+            self._near.append(ids)
+            if len(self._near) > NEAR:
+                self._seen -= self._near.popleft()
+
+    def _compare_sizes(self, number: int, size: int, *, last: bool | None) -> None:
+        self._sizes[size] += 1
+        if last or (last is None and number > self._last[0]):
+            self._last = number, size
+        full = max(self._sizes)
+        short = sum(pages for known, pages in self._sizes.items() if known < full) - (0 < self._last[1] < full)
+        if short > self.short_pages:
+            what = f"others {full:,}, and it is not the last" if size < full else "and pages before it had fewer"
+            self._notice("short", f"Page {number} has {size:,} items, {what}.")
+        self.short_pages = short
+
+    def _notice(self, kind: str, sentence: str) -> None:
+        self.noticed.append((kind, sentence))
+
+
+def _first_ones(ids: list[str], new: set[str]) -> list[int]:
+    where = list[int]()
+    for position, known_as in enumerate(ids):
+        if known_as in new:
+            new.discard(known_as)
+            where.append(position)
+    return where

@@ -1,0 +1,658 @@
+"""The page engine against a set that changes, breaks off, and goes on: in any order, nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import random
+import threading
+from collections import Counter
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from attrs import fields
+from helpers import settle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nudgescribe_async import (
+    APIStatusError,
+    ConfigurationError,
+    Page,
+    PageCursor,
+    PageDriftError,
+    PageError,
+    PageIterator,
+    PageReport,
+    ServerError,
+)
+from nudgescribe_async.consistency import NEAR
+from nudgescribe_async.cursor import MOST_AHEAD
+from nudgescribe_async.events import Event, Events, PageFetched, PagesDrifted
+from nudgescribe_async.paging import LARGE, PageSource
+
+SIZE = 10
+
+
+class Things:
+    """A set that is paged, by offset, as it is at the moment of each request."""
+
+    def __init__(self, number: int, *, size: int = SIZE, first_page: int = 1) -> None:
+        self.ids = [f"id {index}" for index in range(number)]
+        self.size = size
+        self.first_page = first_page
+        self.asked: list[int] = []
+        self.counted = 0
+        self.fails: dict[int, list[Exception]] = {}
+        self.before_page: dict[int, Any] = {}
+        self.shuffle: random.Random | None = None
+        self.counts = True
+        self.events = Events()
+        self.told: list[Event] = []
+        self.events.subscribe(self.told.append)
+        self.decoded_in: list[str] = []
+
+    @property
+    def total(self) -> int:
+        return -(-len(self.ids) // self.size)
+
+    async def count(self) -> int:
+        self.counted += 1
+        return self.total
+
+    async def fetch(self, page: int) -> list[str]:
+        self.asked.append(page)
+        if page in self.before_page:
+            self.before_page.pop(page)()
+        start = (page - self.first_page) * self.size
+        answer = self.ids[start : start + self.size]
+        if self.shuffle is not None:
+            for _ in range(self.shuffle.randrange(20)):
+                await asyncio.sleep(0)
+        if self.fails.get(page):
+            raise self.fails[page].pop(0)
+        return answer
+
+    def decode(self, page: list[str]) -> list[str]:
+        self.decoded_in.append(threading.current_thread().name)
+        return page
+
+    def iterator(self, **options: Any) -> PageIterator[str]:
+        source: dict[str, Any] = {
+            "operation": "things.list",
+            "count": self.count if self.counts else None,
+            "fetch": self.fetch,
+            "decode": self.decode,
+            "query": "q",
+            "first_page": self.first_page,
+            "identify": str,
+            "even": True,
+        }
+        source |= {name: options.pop(name) for name in [*options] if name in {item.name for item in fields(PageSource)}}
+        options = {"concurrency": 3, "events": self.events} | options
+        return PageIterator(PageSource(**source), **options)
+
+    def drifts(self) -> list[str]:
+        return [event.drift for event in self.told if isinstance(event, PagesDrifted)]
+
+
+async def everything(stream: PageIterator[str]) -> list[str]:
+    return [item async for item in stream]
+
+
+async def into(found: list[str], stream: PageIterator[str]) -> None:
+    async for item in stream:
+        found.append(item)  # noqa: PERF401 - what was found before an error stays
+
+
+# --- where pages begin and end ---------------------------------------------------------------------------------------
+
+
+async def test_page_one_is_asked_for_together_with_the_count_which_is_asked_for_again_at_the_end() -> None:
+    things, order = Things(25), list[str]()
+    gate = asyncio.Event()
+
+    async def count() -> int:
+        order.append("count")
+        await gate.wait()
+        return things.total
+
+    async def fetch(page: int) -> list[str]:
+        order.append(f"page {page}")
+        return await things.fetch(page)
+
+    stream = things.iterator(count=count, fetch=fetch)
+    reading = asyncio.ensure_future(everything(stream))
+    await settle()
+    assert sorted(order) == ["count", "page 1"]
+    gate.set()
+    assert await reading == things.ids
+    assert sorted(order[2:-1]) == ["page 2", "page 3"]
+    assert order[-1] == "count"
+
+
+async def test_with_a_concurrency_of_one_there_is_one_request_at_a_time() -> None:
+    things = Things(35)
+    in_flight = most = 0
+
+    def counted(work: Any) -> Any:
+        async def run(*arguments: Any) -> Any:
+            nonlocal in_flight, most
+            in_flight += 1
+            most = max(most, in_flight)
+            await asyncio.sleep(0)
+            try:
+                return await work(*arguments)
+            finally:
+                in_flight -= 1
+
+        return run
+
+    stream = things.iterator(count=counted(things.count), fetch=counted(things.fetch), concurrency=1)
+    assert await everything(stream) == things.ids
+    assert most == 1
+
+
+@pytest.mark.parametrize("order", ["page", "completion"])
+@pytest.mark.parametrize("number", [0, 1, 9, 10, 11, 30, 95])
+@pytest.mark.parametrize("first_page", [0, 1, 5])
+@pytest.mark.parametrize("counts", [True, False])
+async def test_all_is_there_once_with_or_without_a_count_whatever_the_first_page(
+    order: str, number: int, first_page: int, counts: bool
+) -> None:
+    things = Things(number, first_page=first_page)
+    things.counts, things.shuffle = counts, random.Random(number)
+    stream = things.iterator(order=order)
+    found = await everything(stream)
+    assert sorted(found) == sorted(things.ids)
+    if order == "page":
+        assert found == things.ids
+    report = stream.report
+    assert (report.complete, report.drift) == (True, ())
+    assert (report.pages, report.items) == (things.total, number)
+    assert report.total == (things.total if counts else None)
+    assert min(things.asked, default=first_page) == first_page
+    if counts and number:
+        assert sorted(things.asked) == [*range(first_page, first_page + things.total)]
+
+
+async def test_an_empty_group_needs_no_page_even_if_there_is_trouble_with_page_one() -> None:
+    things = Things(0)
+    things.fails[1] = [APIStatusError("there is no page 1", status=400)]
+    assert await everything(things.iterator()) == []
+
+
+async def test_in_the_order_of_completion_a_slow_page_holds_nobody_up_and_only_so_many_go_ahead() -> None:
+    things = Things(SIZE * (MOST_AHEAD + 500))
+    slow = asyncio.Event()
+
+    async def fetch(page: int) -> list[str]:
+        if page == 2:
+            await slow.wait()
+        return await things.fetch(page)
+
+    stream = things.iterator(fetch=fetch, order="completion", concurrency=4)
+    found = list[int]()
+    async with aclosing(stream.pages()) as pages:
+        async for page in pages:
+            found.append(page.number)
+            if len(found) == MOST_AHEAD:
+                # All but page 2 are there, up to the bound of the cursor.
+                await settle()
+                assert max(things.asked) == MOST_AHEAD + 2
+                assert sorted(found) == [1, *range(3, MOST_AHEAD + 2)]
+                assert len(page.cursor.to_json()) < 500
+                slow.set()
+    assert sorted(found) == [*range(1, things.total + 1)]
+    assert stream.cursor == PageCursor(query="q", page=things.total + 1, total=things.total)
+
+
+# --- pages, and progress ---------------------------------------------------------------------------------------------
+
+
+async def test_by_page_with_a_cursor_after_each() -> None:
+    things = Things(25)
+    stream = things.iterator()
+    pages = [page async for page in stream.pages()]
+    assert [(page.number, len(page.items), page.total) for page in pages] == [(1, 10, 3), (2, 10, 3), (3, 5, 3)]
+    assert [page.cursor.page for page in pages] == [2, 3, 4]
+    assert pages[-1].cursor == stream.cursor
+    assert repr(pages[0]).startswith("Page(number=1, items=<10 items>, total=3")
+    assert pickle.loads(pickle.dumps(pages[0])) == pages[0]
+
+
+async def test_progress_has_pages_items_time_and_rate() -> None:
+    things = Things(25)
+    await everything(things.iterator())
+    told = [event for event in things.told if isinstance(event, PageFetched)]
+    assert [(event.page, event.total, event.done, event.items) for event in told] == [
+        (1, 3, 1, 10),
+        (2, 3, 2, 20),
+        (3, 3, 3, 25),
+    ]
+    assert all(event.rate == event.items / event.seconds for event in told)
+
+
+async def test_one_way_of_iterating_at_a_time() -> None:
+    things = Things(25)
+    stream = things.iterator()
+    await anext(stream)
+    with pytest.raises(RuntimeError, match="another"):
+        stream.pages()
+    await stream.aclose()
+    by_page = things.iterator()
+    await anext(by_page.pages())
+    with pytest.raises(RuntimeError, match="another"):
+        aiter(by_page)
+    with pytest.raises(RuntimeError, match="another"):
+        await anext(by_page)
+    await by_page.aclose()
+    with pytest.raises(RuntimeError, match="another"):
+        by_page.pages()
+
+
+async def test_a_large_page_is_decoded_in_a_thread() -> None:
+    things = Things(40)
+    stream = things.iterator(weigh=lambda page: LARGE if "id 10" in page else LARGE - 1)
+    assert await everything(stream) == things.ids
+    here = threading.current_thread().name
+    assert [name == here for name in things.decoded_in] == [True, False, True, True]
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    order=st.sampled_from(["page", "completion"]),
+    number=st.integers(0, 120),
+    stops=st.lists(st.integers(0, 30), max_size=6),
+    by_page=st.booleans(),
+    seed=st.integers(0, 1_000),
+    counts=st.booleans(),
+    consistency=st.sampled_from(["warn", "dedupe", "strict"]),
+)
+def test_broken_off_anywhere_and_resumed_nothing_is_lost_and_nothing_comes_twice(
+    order: str, number: int, stops: list[int], by_page: bool, seed: int, counts: bool, consistency: str
+) -> None:
+    async def run() -> None:
+        things = Things(number)
+        things.shuffle, things.counts = random.Random(seed), counts
+        found, cursor = list[str](), None
+        for stop in [*stops, None]:
+            stream = things.iterator(order=order, resume_from=cursor, consistency=consistency)
+            left = stop
+            if by_page:
+                async with aclosing(stream.pages()) as pages:
+                    async for page in pages:
+                        found += page.items
+                        left = left - 1 if left is not None else None
+                        if left is not None and left < 0:
+                            break
+            else:
+                async with stream as items:
+                    async for item in items:
+                        found.append(item)
+                        left = left - 1 if left is not None else None
+                        if left is not None and left < 0:
+                            break
+            cursor = stream.cursor.to_json()
+            assert len(cursor) < 500
+            assert stream.report.drift == ()
+        assert Counter(found) == Counter(things.ids)
+        if order == "page":
+            assert found == things.ids
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("order", ["page", "completion"])
+async def test_a_page_that_fails_has_the_cursor_with_which_the_same_goes_on(order: str) -> None:
+    things = Things(95)
+    things.fails[5] = [ServerError("gone", status=500, request_id="r-1")]
+    stream, found = things.iterator(order=order), list[str]()
+    with pytest.raises(PageError, match="Page 5 of 10 could not be had: gone") as caught:
+        await into(found, stream)
+    assert caught.value.cursor == stream.cursor
+    assert not stream.report.complete
+    cursor = pickle.loads(pickle.dumps(caught.value)).cursor
+    found += await everything(things.iterator(order=order, resume_from=cursor))
+    assert Counter(found) == Counter(things.ids)
+
+
+async def test_a_cursor_at_the_end_has_nothing_left() -> None:
+    things = Things(25)
+    stream = things.iterator()
+    await everything(stream)
+    again = things.iterator(resume_from=stream.cursor)
+    assert await everything(again) == []
+    assert (again.report.complete, again.report.drift) == (True, ())
+
+
+async def test_what_is_in_your_hands_counts_as_dealt_with() -> None:
+    things = Things(25)
+    stream = things.iterator()
+    assert stream.cursor == PageCursor(query="q", page=1)
+    for expected in [(1, 1), (1, 2), (1, 3)]:
+        await anext(stream)
+        assert stream.cursor.part == expected
+    for _ in range(7):
+        await anext(stream)
+    assert (stream.cursor.page, stream.cursor.part) == (2, None)
+    await stream.aclose()
+    assert (stream.cursor.page, stream.cursor.part) == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("cursor", "kind", "says"),
+    [
+        (PageCursor(query="another", page=1), ValueError, "a cursor of another query"),
+        (PageCursor(query="q", page=0), ValueError, "there is no page 0"),
+        ("no cursor", ValueError, "This is no cursor"),
+        (7, TypeError, "resume_from must be a PageCursor, not int"),
+        ({"page": 1}, TypeError, "resume_from must be a PageCursor, not dict"),
+    ],
+)
+def test_a_cursor_that_does_not_fit_is_refused_before_anything_is_sent(
+    cursor: Any, kind: type[Exception], says: str
+) -> None:
+    things = Things(25)
+    with pytest.raises(kind, match=says):
+        things.iterator(resume_from=cursor)
+    assert things.asked == []
+
+
+@pytest.mark.parametrize("name", ["order", "consistency"])
+@pytest.mark.parametrize("value", ["", "x", None, 1])
+def test_a_word_that_is_none_of_those_allowed_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be one of '"):
+        Things(1).iterator(**{name: value})
+
+
+async def test_the_page_before_is_asked_for_again_and_shows_that_nothing_moved() -> None:
+    things = Things(50)
+    stream = things.iterator()
+    for _ in range(20):
+        await anext(stream)
+    await stream.aclose()
+    things.asked.clear()
+    again = things.iterator(resume_from=stream.cursor, consistency="strict")
+    assert await everything(again) == things.ids[20:]
+    assert sorted(things.asked) == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("taken", [20, 23])
+@pytest.mark.parametrize("change", ["insert", "delete"])
+async def test_a_set_that_moved_between_the_two_is_noticed(taken: int, change: str) -> None:
+    things = Things(50)
+    stream = things.iterator()
+    for _ in range(taken):
+        await anext(stream)
+    await stream.aclose()
+    if change == "insert":
+        things.ids.insert(0, "new")
+    else:
+        del things.ids[0]
+    again = things.iterator(resume_from=stream.cursor)
+    await everything(again)
+    assert again.report.moved
+    assert "The items had moved when the iteration was resumed." in again.report.drift
+    with pytest.raises(PageDriftError, match=r"moved since the cursor|came before|at the start, and now"):
+        await everything(things.iterator(resume_from=stream.cursor, consistency="strict"))
+
+
+async def test_the_page_before_that_fails_says_so() -> None:
+    things = Things(50)
+    stream = things.iterator()
+    for _ in range(20):
+        await anext(stream)
+    await stream.aclose()
+    things.fails[2] = [ServerError("gone", status=500)]
+    with pytest.raises(PageError, match="Page 2 of 5 could not be had") as caught:
+        await everything(things.iterator(resume_from=stream.cursor))
+    assert caught.value.cursor == stream.cursor
+
+
+# --- a set that changes ----------------------------------------------------------------------------------------------
+
+
+def insert(things: Things, where: int, *ids: str) -> Any:
+    def change() -> None:
+        things.ids[where:where] = ids
+
+    return change
+
+
+def delete(things: Things, where: int, number: int = 1) -> Any:
+    def change() -> None:
+        del things.ids[where : where + number]
+
+    return change
+
+
+async def test_what_comes_twice_is_seen_left_out_or_an_error() -> None:
+    for consistency in ("warn", "dedupe", "strict"):
+        things = Things(95)
+        before = [*things.ids]
+        things.before_page[7] = insert(things, 0, "new 1", "new 2")
+        stream = things.iterator(consistency=consistency, concurrency=1, prefetch=1)
+        if consistency == "strict":
+            with pytest.raises(PageDriftError, match="2 items of page 7 came before") as caught:
+                await everything(stream)
+            assert (caught.value.page, caught.value.drift) == (7, "2 items of page 7 came before.")
+            assert caught.value.cursor == stream.cursor
+            assert stream.cursor.page == 7
+            continue
+        found = await everything(stream)
+        assert stream.report.repeated == 2
+        if consistency == "dedupe":
+            assert found == before
+            assert stream.report.drift == ("2 items came more than once, and were left out.",)
+        else:
+            assert Counter(found) == Counter([*before, "id 58", "id 59"])
+            assert stream.report.drift == ("At least 2 items came more than once.",)
+            assert stream.report.complete
+
+
+async def test_what_was_taken_away_shows_in_the_number_of_pages_or_a_short_page() -> None:
+    things = Things(91)
+    things.before_page[7] = delete(things, 0)
+    stream = things.iterator(concurrency=1, prefetch=1)
+    ids = [*things.ids]
+    assert await everything(stream) == [*ids[:60], *ids[61:]]  # one was missed, which nobody can see
+    assert stream.report.drift == (
+        "1 page had no items, though more were expected.",
+        "There were 10 pages at the start, and 9 at the end.",
+    )
+    assert things.drifts() == [
+        "Page 10 has no items, though more were expected.",
+        "There were 10 pages at the start, and now there are 9.",
+        " ".join(stream.report.drift),
+    ]
+
+
+@pytest.mark.parametrize("consistency", ["warn", "strict"])
+async def test_more_pages_at_the_end_than_at_the_start(consistency: str) -> None:
+    things = Things(30)
+    things.before_page[3] = insert(things, 30, *(f"new {number}" for number in range(11)))
+    stream = things.iterator(consistency=consistency)
+    if consistency == "strict":
+        with pytest.raises(PageDriftError, match="There were 3 pages at the start, and now there are 5"):
+            await everything(stream)
+        assert not stream.report.complete
+    else:
+        assert len(await everything(stream)) == 30
+        assert stream.report.drift == ("There were 3 pages at the start, and 5 at the end.",)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "short", "empty"),
+    [
+        ([10, 10, 4], 0, 0),
+        ([10, 9, 10, 4], 1, 0),
+        ([9, 10, 10, 4], 1, 0),
+        ([9, 9, 10, 4], 2, 0),
+        ([10, 0, 10, 4], 0, 1),
+        ([10, 9, 0, 4], 1, 1),
+        ([10, 0, 0, 0], 0, 3),
+        ([4, 10], 1, 0),
+        ([1, 2, 3], 2, 0),
+        ([10, 10, 11], 2, 0),
+        ([5], 0, 0),
+    ],
+)
+@pytest.mark.parametrize("even", [True, False])
+async def test_short_and_empty_pages_are_counted(sizes: list[int], short: int, empty: int, even: bool) -> None:
+    things = Things(0)
+    names = iter(range(10_000))
+    pages = [[f"id {next(names)}" for _ in range(size)] for size in sizes]
+
+    async def fetch(page: int) -> list[str]:
+        return pages[page - 1]
+
+    async def count() -> int:
+        return len(pages)
+
+    stream = things.iterator(fetch=fetch, count=count, even=even)
+    await everything(stream)
+    assert (stream.report.short_pages, stream.report.empty_pages) == (short if even else 0, empty)
+
+
+@pytest.mark.parametrize(("sizes", "short"), [([10, 4], 0), ([10, 9, 10, 4], 1), ([10, 9, 8, 10], 2), ([10, 4, 4], 1)])
+@pytest.mark.parametrize("order", ["page", "completion"])
+async def test_without_a_count_only_the_page_after_tells_whether_one_is_short(
+    sizes: list[int], short: int, order: str
+) -> None:
+    things = Things(0)
+    names = iter(range(10_000))
+    pages = [[f"id {next(names)}" for _ in range(size)] for size in sizes]
+
+    async def fetch(page: int) -> list[str]:
+        return pages[page - 1] if page <= len(pages) else []
+
+    stream = things.iterator(fetch=fetch, count=None, order=order, concurrency=1)
+    await everything(stream)
+    assert (stream.report.short_pages, stream.report.empty_pages) == (short, 0)
+
+
+async def test_warn_sees_what_is_near_and_strict_and_dedupe_see_all() -> None:
+    for distance, near in ((NEAR - 1, True), (NEAR + 5, False)):
+        for consistency in ("warn", "dedupe", "strict"):
+            things = Things(SIZE * 60)
+            things.ids[distance * SIZE + 3] = "id 3"
+            stream = things.iterator(consistency=consistency)
+            if consistency == "strict":
+                with pytest.raises(PageDriftError, match="1 item of page"):
+                    await everything(stream)
+            else:
+                found = await everything(stream)
+                assert stream.report.repeated == (1 if near or consistency == "dedupe" else 0)
+                assert len(found) == len(things.ids) - (consistency == "dedupe")
+
+
+async def test_twice_on_one_page_is_twice() -> None:
+    things = Things(30)
+    things.ids[5] = things.ids[4] = things.ids[3]
+    stream = things.iterator(consistency="dedupe")
+    found = await everything(stream)
+    assert stream.report.repeated == 2
+    assert found == [*things.ids[:4], *things.ids[6:]]
+
+
+async def test_a_cursor_within_a_page_of_which_items_were_left_out_counts_them_too() -> None:
+    things = Things(30)
+    things.ids[12] = things.ids[13] = things.ids[11]
+    stream = things.iterator(consistency="dedupe")
+    found = [await anext(stream) for _ in range(14)]
+    assert stream.cursor.part == (2, 6)
+    await stream.aclose()
+    again = things.iterator(consistency="dedupe", resume_from=stream.cursor)
+    found += await everything(again)
+    assert Counter(found) == Counter(set(things.ids))
+    assert not again.report.moved
+
+
+async def test_a_log_has_each_kind_of_change_once_and_the_sum_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    things = Things(300)
+    for page in range(5, 25):
+        things.before_page[page] = insert(things, 0, f"new {page}")
+    stream = things.iterator(concurrency=1, prefetch=1)
+    await everything(stream)
+    assert stream.report.repeated == 20
+    lines = [record.getMessage() for record in caplog.records if record.name == "nudgescribe_async.paging"]
+    assert len(lines) == len(things.drifts()) == 3
+    assert "1 item of page 5 came before" in lines[0]
+    assert "At least 20 items came more than once. There were 30 pages at the start, and 32 at the end." in lines[-1]
+
+
+async def test_the_count_at_the_end_that_fails_is_no_reason_to_lose_what_was_read() -> None:
+    for consistency in ("warn", "strict"):
+        things = Things(30)
+        answers: list[int | Exception] = [3, ServerError("gone", status=500)]
+
+        async def count(answers: list[int | Exception] = answers) -> int:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        stream = things.iterator(count=count, consistency=consistency)
+        if consistency == "warn":
+            assert await everything(stream) == things.ids
+            assert (stream.report.total_at_end, stream.report.complete) == (None, True)
+        else:
+            with pytest.raises(PageError, match="The number of pages could not be had: gone") as caught:
+                await everything(stream)
+            assert caught.value.cursor is not None
+            assert await everything(things.iterator(resume_from=caught.value.cursor, consistency="strict")) == []
+
+
+async def test_an_error_that_is_no_failure_of_a_page_leaves_the_cursor_on_the_iterator() -> None:
+    things = Things(50)
+    things.fails[3] = [ConfigurationError("no")]
+    stream, found = things.iterator(), list[str]()
+    with pytest.raises(ConfigurationError):
+        await into(found, stream)
+    found += await everything(things.iterator(resume_from=stream.cursor))
+    assert found == things.ids
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_a_sentence_and_never_claims_to_have_seen_all() -> None:
+    report = PageReport(operation="a.b", consistency="warn", pages=1, items=1_000, seconds=2.0)
+    assert str(report) == "a.b: 1,000 items on 1 page, not to the end. No change was noticed meanwhile."
+    assert report.rate == 500
+    assert PageReport(operation="a.b", consistency="warn").rate == 0
+    full = PageReport(
+        operation="a.b", consistency="strict", pages=2, items=1, complete=True, repeated=1, short_pages=2, empty_pages=1,
+        moved=True, total=2, total_at_end=3,
+    )  # fmt: skip
+    assert str(full) == (
+        "a.b: 1 item on 2 pages. 1 item came more than once. 2 pages had fewer items than others, without being the "
+        "last. 1 page had no items, though more were expected. The items had moved when the iteration was resumed. "
+        "There were 2 pages at the start, and 3 at the end."
+    )
+    assert pickle.loads(pickle.dumps(full)) == full
+
+
+async def test_a_report_may_be_read_at_any_time() -> None:
+    things = Things(25)
+    stream = things.iterator()
+    assert stream.report == PageReport(operation="things.list", consistency="warn")
+    for _ in range(13):
+        await anext(stream)
+    assert (stream.report.pages, stream.report.items, stream.report.complete) == (1, 13, False)
+    await stream.aclose()
+    ended = stream.report
+    assert (ended.pages, ended.items) == (1, 13)
+    assert stream.report == ended  # time stands still
+
+
+async def test_a_page_is_a_value() -> None:
+    cursor = PageCursor(query="q", page=2)
+    assert Page(number=1, items=["a"], total=1, cursor=cursor) == Page(number=1, items=["a"], total=1, cursor=cursor)
