@@ -1,4 +1,7 @@
-"""A stand-in for the service that costs nothing: pre-rendered pages, in a process of its own."""
+"""A stand-in for the service that costs next to nothing: pre-rendered pages, in a process of its own.
+
+The customers of page 7 are ``00000007-00000000``, ``00000007-00000001`` and so on.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import asyncio
 import json
 
 RECORD = {
-    "customer_id": "6b0c7f0e-0c43-4f5e-9f3c-5f1d7a1f4b11",
     "account_id": "9a3d6a55-1f0b-4d39-8d3f-0a6f2f1a7c22",
     "workspace_id": "1c4e2f7b-7a55-4a53-9a44-9b7b8c6d5e33",
     "customer_group_id": "2d5f308c-8b66-4b64-8b55-0c8c9d7e6f44",
@@ -24,13 +26,17 @@ RECORD = {
 }
 
 
+PAGE = b"@@PAGE@@"
+
+
 def answer(body: bytes) -> bytes:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
 async def serve(pages: int, records: int) -> None:
-    page = answer(json.dumps([RECORD] * records, separators=(",", ":")).encode())
+    customers = [{"customer_id": f"{PAGE.decode()}-{index:08}", **RECORD} for index in range(records)]
+    page = answer(json.dumps(customers, separators=(",", ":")).encode())
     count = answer(json.dumps({"pages": pages}).encode())
     tokens = answer(json.dumps({"access_token": "a.b.c", "refresh_token": "d.e.f", "expires_in": 3600}).encode())
     answers = {b"/v1/customer": page, b"/v1/customer/pages": count, b"/v1/auth": tokens}
@@ -48,8 +54,11 @@ async def serve(pages: int, records: int) -> None:
                     ),
                     0,
                 )
-                await reader.readexactly(length)
-                writer.write(answers[path])
+                body = await reader.readexactly(length)
+                answer = answers[path]
+                if answer is page:
+                    answer = page.replace(PAGE, b"%08d" % json.loads(body)["page"])
+                writer.write(answer)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()

@@ -91,8 +91,8 @@ class Things:
             "even": True,
         }
         source |= {name: options.pop(name) for name in [*options] if name in {item.name for item in fields(PageSource)}}
-        options = {"concurrency": 3, "events": self.events} | options
-        return PageIterator(PageSource(**source), **options)
+        chosen: dict[str, Any] = {"concurrency": 3, "events": self.events} | options
+        return PageIterator(PageSource(**source), **chosen)
 
     def drifts(self) -> list[str]:
         return [event.drift for event in self.told if isinstance(event, PagesDrifted)]
