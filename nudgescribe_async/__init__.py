@@ -53,6 +53,7 @@ from nudgescribe_async.errors import (
     PageError,
     PayloadTooLargeError,
     PermissionDeniedError,
+    ProfileError,
     QuotaExceededError,
     RateLimitedError,
     RequestNotSentError,
@@ -65,6 +66,7 @@ from nudgescribe_async.errors import (
 )
 from nudgescribe_async.options import CallOptions, Priority, RetryBudget, RetryPolicy, Timeout
 from nudgescribe_async.paging import Page, PageIterator
+from nudgescribe_async.profiles import AesGcmProfiles, ProfileDecryptor
 from nudgescribe_async.shapes import JSON
 from nudgescribe_async.transport import Headers, Request, Response, StreamBody, Transport
 from nudgescribe_async.version import __version__
@@ -72,6 +74,7 @@ from nudgescribe_async.version import __version__
 __all__ = [
     "JSON",
     "APIStatusError",
+    "AesGcmProfiles",
     "Attempt",
     "AuthenticationError",
     "BadRequestError",
@@ -108,6 +111,8 @@ __all__ = [
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "Priority",
+    "ProfileDecryptor",
+    "ProfileError",
     "ProfileField",
     "ProfileFieldType",
     "PublishReceipt",

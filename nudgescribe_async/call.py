@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, field
 
@@ -24,10 +24,33 @@ from nudgescribe_async.retry import failed_at_work
 from nudgescribe_async.shapes import hidden
 
 if TYPE_CHECKING:
-    from nudgescribe_async.options import Priority, RetryPolicy
-    from nudgescribe_async.transport import Request
+    from collections.abc import Mapping
 
-__all__ = ["Call", "tell"]
+    from nudgescribe_async.options import Priority, RetryPolicy
+    from nudgescribe_async.transport import Request, Response
+
+__all__ = ["Call", "Sink", "tell"]
+
+
+class Sink(Protocol):
+    """Takes the body of a success while it arrives, instead of having it held in memory.
+
+    One call makes one or more attempts with the same sink, one after the other.
+    """
+
+    def headers(self) -> Mapping[str, str]:
+        """What the next attempt asks for besides, such as the rest of what an earlier one broke off in."""
+        ...
+
+    async def receive(self, response: Response) -> None:
+        """Take the body: from its start, or the rest that was asked for.
+
+        Raises:
+            OutcomeUnknownError: it broke off. As with any answer, the call is tried again.
+            ResponseDecodeError: it is not what was asked for; it is tried again if that is ``unreadable``.
+            OSError: it cannot be kept. The call ends with it.
+        """
+        ...
 
 
 @define
@@ -44,6 +67,11 @@ class Call:
     """The seconds that all of it may take."""
     attempts: list[Attempt] = field(factory=list[Attempt])
     token: str | None = field(default=None, repr=hidden)
+    link: str | None = field(default=None, repr=hidden)
+    """The signed URL that it goes to, at another origin, instead of to the service: with no token, and nothing else
+    that is the user's."""
+    sink: Sink | None = None
+    """What takes the body of its answer."""
     without_token: int = 0
     """How often it could not be sent, since there was no token."""
     repeated: bool = False
@@ -61,7 +89,7 @@ class Call:
     @property
     def renews(self) -> bool:
         """Whether it fetches tokens for the others: it needs no slot, and goes on while the client closes."""
-        return self.endpoint.bearer is not Bearer.ACCESS
+        return self.endpoint.bearer is not Bearer.ACCESS and self.link is None
 
     @property
     def deadline(self) -> float | None:

@@ -22,6 +22,7 @@ from nudgescribe_async.endpoints.reruns import RerunsEndpoints
 from nudgescribe_async.errors import ClientClosedError, ConfigurationError
 from nudgescribe_async.events import Events
 from nudgescribe_async.options import LONGEST, Priority, RetryBudget, RetryPolicy, Timeout, check_whole_number
+from nudgescribe_async.profiles import checked_decryptor
 from nudgescribe_async.reading import MAX_ANSWER_BYTES
 from nudgescribe_async.resources.auth import Auth
 from nudgescribe_async.resources.customers import Customers
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from nudgescribe_async.endpoints.models import Tokens
+    from nudgescribe_async.profiles import ProfileDecryptor
 
 __all__ = ["DEFAULT_BASE_URL", "Nudgescribe"]
 
@@ -83,6 +85,9 @@ class Nudgescribe:
             calls of an iterator, which then live through an outage of about a minute.
         retry_budget: how many retries all calls together may make.
         max_answer_bytes: a longer answer is not read to its end, and is a ``ResponseDecodeError``.
+        first_page: from where the service counts pages, 0 or 1, should the contract be wrong about it (contract:
+            1, assumed). Holds for ``customers.list``, ``messages.fetch`` and all that reads pages.
+        profile_decryptor: what ``customer.profile()`` decrypts with; nothing else does. See ``ProfileDecryptor``.
         api_code: goes into the header ``x-auth-context`` of the message and rerun operations (contract:
             reference).
         client_address: the IP address of the end client for the service's audit log, in the header
@@ -115,6 +120,8 @@ class Nudgescribe:
         retry: RetryPolicy | None = None,
         retry_budget: RetryBudget | None = None,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        first_page: int | None = None,
+        profile_decryptor: ProfileDecryptor | None = None,
         api_code: str | None = None,
         client_address: str | None = None,
         clock: Clock | None = None,
@@ -126,6 +133,8 @@ class Nudgescribe:
         _check("retry", retry, RetryPolicy)
         _check("retry_budget", retry_budget, RetryBudget)
         check_whole_number("max_answer_bytes", max_answer_bytes)
+        _check_first_page(first_page)
+        profile_decryptor = checked_decryptor(profile_decryptor)
         _check_methods("token_store", token_store, ("lock", "load", "save"))
         _check_methods("clock", clock, ("monotonic", "time", "sleep", "call_later"))
         clock = clock if clock is not None else SystemClock()
@@ -150,6 +159,8 @@ class Nudgescribe:
             max_answer_bytes=max_answer_bytes,
             context_headers=context_headers,
             secrets=filter(None, (owner.api_key, owner.email, owner.password, api_code)),
+            first_page=first_page,
+            profile_decryptor=profile_decryptor,
         )
         self._tokens = self._session.tokens = TokenManager(
             _Issuer(self._session, owner),
@@ -288,6 +299,11 @@ async def _to_the_end(step: Callable[[], Awaitable[None]], hurry: asyncio.Event)
 def _check(name: str, value: object, kind: type[Timeout | RetryPolicy | RetryBudget]) -> None:
     if value is not None and not isinstance(value, kind):
         raise ConfigurationError(f"{name} must be a {kind.__name__}(...), not {type(value).__name__}.")
+
+
+def _check_first_page(value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value not in {0, 1}):
+        raise ConfigurationError(f"first_page must be 0 or 1; got {value!r}.")
 
 
 def _check_methods(name: str, value: object, methods: Sequence[str]) -> None:

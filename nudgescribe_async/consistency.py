@@ -42,6 +42,7 @@ class PageReport:
         repeated: how many items came that had come before. With ``"warn"``, of those near each other.
         short_pages: how many pages were shorter than others, without being the last.
         empty_pages: how many pages were empty that ought not to be.
+        last_page_changed: whether the last page was another one when its turn came than it had been at the start.
         moved: whether the items were no longer where the cursor said, when it was resumed.
         seconds: since the first request.
     """
@@ -56,6 +57,7 @@ class PageReport:
     repeated: int = 0
     short_pages: int = 0
     empty_pages: int = 0
+    last_page_changed: bool = False
     moved: bool = False
     seconds: float = 0.0
 
@@ -78,6 +80,8 @@ class PageReport:
             yield f"{_counted(self.short_pages, 'page')} had fewer items than others, without being the last."
         if self.empty_pages:
             yield f"{_counted(self.empty_pages, 'page')} had no items, though more were expected."
+        if self.last_page_changed:
+            yield "The last page was another one at the end than at the start."
         if self.moved:
             yield "The items had moved when the iteration was resumed."
         if self.total_at_end is not None and self.total_at_end != self.total:
@@ -110,6 +114,7 @@ class Watch(Generic[T]):
     repeated: int = 0
     short_pages: int = 0
     empty_pages: int = 0
+    last_page_changed: bool = False
     moved: bool = False
     noticed: list[tuple[str, str]] = field(factory=list[tuple[str, str]])
     """What is new: its kind, and a sentence."""
@@ -164,6 +169,12 @@ class Watch(Generic[T]):
         """Items are not where the cursor says."""
         self.moved = True
         self._notice("moved", "The items have moved since the cursor was made.")
+
+    def compare_tails(self, before: str, now: str) -> None:
+        """Compare the last page with what it was at the start."""
+        if now != before:
+            self.last_page_changed = True
+            self._notice("tail", "The last page is not the one that it was at the start.")
 
     def compare_totals(self, before: int, now: int) -> None:
         """Compare the number of pages with what it was at the start."""

@@ -44,6 +44,7 @@ class PageCursor:
         total: how many pages there were at the start; ``None`` if that is not known.
         last: a fingerprint of the item handed out last, in the order of pages; by it, a shift is noticed when the
             iteration goes on. ``None`` if items cannot be told apart.
+        tail: a fingerprint of what the last page was at the start; ``None`` if nobody looked.
     """
 
     query: str
@@ -52,6 +53,7 @@ class PageCursor:
     part: tuple[int, int] | None = None
     total: int | None = None
     last: str | None = None
+    tail: str | None = None
 
     def after(self, page: int, last: str | None) -> Self:
         """The cursor once one more page was handed out as a whole."""
@@ -77,7 +79,7 @@ class PageCursor:
         """The cursor as one line of JSON."""
         bits = sum(1 << (number - self.page - 1) for number in self.ahead)
         where = {"page": self.page, "ahead": f"{bits:x}", "part": self.part}
-        parts = {"v": _VERSION, "query": self.query, **where, "total": self.total, "last": self.last}
+        parts = {"v": _VERSION, "query": self.query, **where, "total": self.total, "last": self.last, "tail": self.tail}
         return json.dumps(parts, separators=(",", ":"))
 
     @classmethod
@@ -110,11 +112,12 @@ class PageCursor:
             part=None if part is None else (part[0], part[1]),
             total=found["total"],
             last=found["last"],
+            tail=found["tail"],
         )
 
 
 def _problems(parts: dict[str, Any]) -> Iterator[str]:
-    missing = {"query", "page", "ahead", "part", "total", "last"} - parts.keys()
+    missing = {"query", "page", "ahead", "part", "total", "last", "tail"} - parts.keys()
     if missing:
         yield f"it lacks {', '.join(sorted(missing))}"
         return
@@ -129,8 +132,9 @@ def _problems(parts: dict[str, Any]) -> Iterator[str]:
         yield "part is no page with a number of items"
     if not isinstance(parts["query"], str):
         yield "query is no text"
-    if parts["last"] is not None and not isinstance(parts["last"], str):
-        yield "last is no text"
+    for name in ("last", "tail"):
+        if parts[name] is not None and not isinstance(parts[name], str):
+            yield f"{name} is no text"
     ahead = parts["ahead"]
     if not isinstance(ahead, str) or len(ahead) > MOST_AHEAD or re.fullmatch("[0-9a-f]+", ahead) is None:
         yield "ahead is no set of pages"

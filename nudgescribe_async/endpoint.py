@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 if TYPE_CHECKING:
     from nudgescribe_async.shapes import JSON, Evidence
@@ -80,6 +80,8 @@ class Argument:
         kind: what it may be.
         required: whether it must be given.
         minimum: the smallest whole number allowed.
+        first_page: the number of the first page, if this is the number of a page. It is what is sent if the
+            argument is left out, and nothing below it is allowed.
         choices: the only texts allowed; empty if any text is.
         keys: what each mapping of a list of mappings must have.
         header: the header it travels in; ``None`` if it travels in the body.
@@ -89,6 +91,7 @@ class Argument:
     kind: Kind
     required: bool = True
     minimum: int | None = None
+    first_page: int | None = None
     choices: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     header: str | None = None
@@ -130,6 +133,11 @@ class Endpoint(Generic[T]):
     exactly_one: tuple[str, ...] = ()
     look: str | None = None
 
+    @property
+    def first_page(self) -> int | None:
+        """The number of the first page, as the contract has it; ``None`` where there are no pages."""
+        return next((item.first_page for item in self.arguments if item.first_page is not None), None)
+
 
 def timestamp(moment: datetime) -> str:
     """A moment as the service writes it: ISO 8601 in UTC with milliseconds and ``Z``.
@@ -141,16 +149,24 @@ def timestamp(moment: datetime) -> str:
     return moment.isoformat(timespec=precision).removesuffix("+00:00") + "Z"
 
 
-def checked(endpoint: Endpoint[Any], values: Mapping[str, object]) -> dict[str, Any]:
-    """The arguments of a call, checked and ready to be sent; what was left out is left out.
+def checked(endpoint: Endpoint[Any], values: Mapping[str, object], *, first_page: int | None = None) -> dict[str, Any]:
+    """The arguments of a call, checked and ready to be sent; what was left out is left out, but for the first page.
+
+    Args:
+        endpoint: the operation.
+        values: what the caller passed.
+        first_page: the number of the first page, where the contract is wrong about it.
 
     Raises:
         TypeError: an argument is missing, of the wrong type, or one too many; the text names it.
         ValueError: an argument has a value that cannot be right, such as an empty id.
     """
     body: dict[str, Any] = {}
-    for argument in endpoint.arguments:
+    for stated in endpoint.arguments:
+        argument = stated if stated.first_page is None else _counted(stated, first_page)
         value = values.get(argument.name)
+        if value is None and not argument.required:
+            value = argument.first_page
         if value is None:
             if argument.required:
                 raise TypeError(f"{endpoint.operation}: {argument.name} must be {argument.kind.value}, not None.")
@@ -159,6 +175,11 @@ def checked(endpoint: Endpoint[Any], values: Mapping[str, object]) -> dict[str, 
     if endpoint.exactly_one and sum(name in body for name in endpoint.exactly_one) != 1:
         raise TypeError(f"{endpoint.operation}: give exactly one of {' and '.join(endpoint.exactly_one)}.")
     return body
+
+
+def _counted(argument: Argument, first_page: int | None) -> Argument:
+    first = argument.first_page if first_page is None else first_page
+    return evolve(argument, first_page=first, minimum=first)
 
 
 def _wrong_type(where: str, wanted: str, value: object) -> TypeError:

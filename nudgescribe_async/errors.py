@@ -21,7 +21,8 @@
     │   └── PageDriftError              the set changed while its pages were read
     ├── DownloadError                   a message file did not come whole, or cannot be kept
     ├── ExportError                     an export cannot be written, or not be continued
-    └── UploadSourceError               what was to be uploaded is not fit to be sent; nothing was sent
+    ├── UploadSourceError               what was to be uploaded is not fit to be sent; nothing was sent
+    └── ProfileError                    the profile of a customer cannot be read
 
 Wrong *arguments* (an empty id, a page of the wrong type) are programming errors and raise the
 built-in ``TypeError`` or ``ValueError`` before anything is sent.
@@ -61,6 +62,7 @@ __all__ = [
     "PageError",
     "PayloadTooLargeError",
     "PermissionDeniedError",
+    "ProfileError",
     "QuotaExceededError",
     "RateLimitedError",
     "RequestNotSentError",
@@ -442,3 +444,15 @@ class UploadSourceError(NudgescribeError):
 
     row: int | None = None
     field: str | None = None
+
+
+class ProfileError(NudgescribeError):
+    """The profile of a customer cannot be read: another key, a damaged envelope, an unknown scheme.
+
+    Nothing of the profile is in it. ``__cause__`` is what a decryptor of your own raised.
+
+    Attributes:
+        customer_id: the customer; ``None`` if whoever raised it did not say.
+    """
+
+    customer_id: str | None = None

@@ -43,7 +43,7 @@ class PageWindow(Generic[P]):
         self._fetch = fetch
         self._numbers = numbers
         self._slots = slots
-        self._ahead = ahead
+        self.ahead = ahead
         self.reach = reach
         self._next = next(numbers)
         self._waiting: dict[asyncio.Task[P], int] = {}
@@ -108,7 +108,7 @@ class PageWindow(Generic[P]):
 
     def _fill(self) -> None:
         while (
-            len(self._waiting) < self._ahead
+            len(self._waiting) < self.ahead
             and (self._last is None or self._next <= self._last)
             and (not self._by_completion or self._next <= self.reach)
         ):

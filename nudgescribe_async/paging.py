@@ -302,6 +302,8 @@ class _Reading(Generic[P, T]):
     started: float | None = None
     ended: float | None = None
     told: set[str] = field(factory=set[str])
+    tail: asyncio.Task[None] | None = None
+    """A look at the last page, while the others are read."""
 
     # --- what is known of it -------------------------------------------------------------------------------------
 
@@ -329,6 +331,7 @@ class _Reading(Generic[P, T]):
             repeated=self.watch.repeated,
             short_pages=self.watch.short_pages,
             empty_pages=self.watch.empty_pages,
+            last_page_changed=self.watch.last_page_changed,
             moved=self.watch.moved,
             seconds=ended - self.started if self.started is not None else 0.0,
         )
@@ -346,11 +349,11 @@ class _Reading(Generic[P, T]):
         async with aclosing(self._turns()) as turns:
             async for page in turns:
                 self._done(page)
-                yield Page(number=page.number, items=page.items, total=self.total, cursor=page.after)
+                yield Page(number=page.number, items=page.items, total=self.total, cursor=self.cursor)
 
     def _done(self, page: _Open[T]) -> None:
         self.open = None
-        self.cursor = page.after
+        self.cursor = evolve(page.after, tail=self.cursor.tail)
         self.window.reach = self.cursor.page + MOST_AHEAD
         self.pages_out += 1
         self.items_out += len(page.items)
@@ -370,6 +373,9 @@ class _Reading(Generic[P, T]):
             self.ended = time.monotonic()
             if self.told:
                 self._emit(" ".join(self.report().drift))
+            if self.tail is not None:
+                self.tail.cancel()
+                await asyncio.wait([self.tail])
             await self.window.aclose()
 
     async def _begin(self) -> None:
@@ -383,6 +389,7 @@ class _Reading(Generic[P, T]):
                 self.cursor = evolve(self.cursor, total=self.total)
             else:
                 self.watch.compare_totals(before, self.total)
+            self._look_at_the_end(self.total)
         if self.cursor.last is not None and (self.cursor.part is None or self.cursor.part[0] != self.cursor.page):
             items = await self._again(self.cursor.page - 1)
             if not items or self._mark(items[-1]) != self.cursor.last:
@@ -398,6 +405,34 @@ class _Reading(Generic[P, T]):
         except _FAILURES as error:
             raise self._failure(number, error) from error
 
+    def _look_at_the_end(self, total: int) -> None:
+        """See what the last page is now. Items that are removed on the way show nowhere else, if they are few.
+
+        If all pages are asked for at once, there is no need; but who is strict wants to know.
+        """
+        last = self.source.first_page + total - 1
+        worth_it = total > 1 if self.watch.consistency == "strict" else total > self.window.ahead
+        known = self.source.identify is None or self.cursor.tail is not None or self.cursor.has(last)
+        if worth_it and not known:
+            self.tail = asyncio.create_task(self._see_tail(last), name="nudgescribe last page")
+
+    async def _see_tail(self, last: int) -> None:
+        tail = self._tail(last, await self._again(last))
+        self.cursor = evolve(self.cursor, tail=tail)  # which has gone on meanwhile
+
+    def _tail(self, number: int, items: Collection[T]) -> str:
+        return digest(number, [*map(self.source.identify, items)] if self.source.identify is not None else None)
+
+    async def _compare_tail(self, number: int, items: Collection[T]) -> None:
+        """The last page's turn has come."""
+        if self.tail is not None:
+            await asyncio.wait([self.tail])
+            failure = self.tail.exception()
+            if failure is not None and (self.watch.consistency == "strict" or not isinstance(failure, PageError)):
+                raise failure
+        if self.cursor.tail is not None:
+            self.watch.compare_tails(self.cursor.tail, self._tail(number, items))
+
     async def _next(self) -> _Open[T] | None:
         """The next page, with what is to be handed out of it; ``None`` at the end."""
         turn = await self.window.take()
@@ -411,6 +446,8 @@ class _Reading(Generic[P, T]):
         if self.total is None and not items:
             self.window.end_at(number)  # nobody knows how many there are, but this one tells
             return await self._next()
+        if self.total is not None and number == self.source.first_page + self.total - 1:
+            await self._compare_tail(number, items)
         return self._opened(number, items)
 
     async def _decoded(self, held: P) -> Collection[T]:

@@ -6,6 +6,7 @@ Knows nothing of attempts, slots and events: that is the session's affair.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import parse_qsl, urlsplit
 
 from attrs import field, frozen
 
@@ -13,7 +14,7 @@ from nudgescribe_async.call import tell
 from nudgescribe_async.codec import Codec, InvalidJSONError, loads, looks_whole
 from nudgescribe_async.endpoint import Bearer, Endpoint, RetryClass
 from nudgescribe_async.errors import APIStatusError, Attempt, OutcomeUnknownError, ResponseDecodeError
-from nudgescribe_async.message_file import end_is_known, is_visibly_none, not_a_file
+from nudgescribe_async.message_file import end_is_known, is_visibly_none, not_a_file, says_otherwise
 from nudgescribe_async.refusal import mask, printable, read_refusal, request_id, what_came
 from nudgescribe_async.shapes import hidden
 from nudgescribe_async.transport import SHOWN_HEADERS, Headers, Response
@@ -21,7 +22,7 @@ from nudgescribe_async.transport import SHOWN_HEADERS, Headers, Response
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nudgescribe_async.call import Call
+    from nudgescribe_async.call import Call, Sink
     from nudgescribe_async.clock import Clock
 
 __all__ = ["MAX_ANSWER_BYTES", "Answer", "Reader"]
@@ -30,6 +31,7 @@ T = TypeVar("T")
 
 MAX_ANSWER_BYTES = 64 * 2**20
 MAX_REFUSAL_BYTES = 64 * 2**10
+_WORTH_HIDING = 6  # letters of a part of a signed URL; shorter ones hide nothing, and stand everywhere
 
 
 @frozen(kw_only=True)
@@ -46,6 +48,8 @@ class Answer:
     unsettled: bool = False
     """Whether an earlier attempt of the call may have taken effect."""
     token: str | None = field(default=None, repr=hidden)
+    link: str | None = field(default=None, repr=hidden)
+    """The signed URL that it is from."""
 
 
 class Reader:
@@ -68,20 +72,25 @@ class Reader:
     async def refusal(self, call: Call, response: Response) -> APIStatusError:
         """The error for an answer that is no success."""
         start = await response.read_start(MAX_REFUSAL_BYTES)
-        call.refusal_headers = self._shown(response.headers, call.token)
-        return self.refusal_of(call.endpoint, response.status, response.headers, start, call.token)
+        call.refusal_headers = self._shown(response.headers, self._hidden(call))
+        return self.refusal_of(call, response.status, response.headers, start)
 
-    def refusal_of(
-        self, endpoint: Endpoint[Any], status: int, headers: Headers, body: bytes, token: str | None
-    ) -> APIStatusError:
+    def refusal_of(self, call: Call, status: int, headers: Headers, body: bytes) -> APIStatusError:
         """The error for a refusal that is here already, as a whole or only its head."""
-        error = read_refusal(status, headers, body, now=self._clock.time(), secrets=self._secrets(token))
+        return self._refusal(call.endpoint, status, headers, body, self._hidden(call))
+
+    def _refusal(
+        self, endpoint: Endpoint[Any], status: int, headers: Headers, body: bytes, secrets: tuple[str, ...]
+    ) -> APIStatusError:
+        error = read_refusal(status, headers, body, now=self._clock.time(), secrets=secrets)
         if endpoint.bearer is not Bearer.ACCESS:
             error.body = ""  # it may hold tokens that nobody has seen before, and so nobody can mask
         return error
 
     async def success(self, call: Call, response: Response) -> Answer:
-        """The answer, read to its end.
+        """The answer, read to its end. What the call has a sink for goes there, and nothing of it is in the answer.
+
+        What says itself that it is no file is never for the sink: it is short, and ``decode`` tells what it is.
 
         Raises:
             OutcomeUnknownError: it broke off, or nothing tells whether it did.
@@ -89,26 +98,33 @@ class Reader:
         """
         if call.endpoint.answer is str and not end_is_known(response.headers):
             raise OutcomeUnknownError("The answer may have been cut off, since nothing tells where it ends.")
-        known_as = request_id(response.headers, self._secrets(call.token))
+        known_as = request_id(response.headers, self._hidden(call))
+        sink = None if says_otherwise(response.headers) else call.sink
         answer = Answer(
             status=response.status,
             headers=response.headers,
             body=await self._body(
-                response, known_as
+                response, known_as, sink
             ),  # in no variable: tracebacks may show those, and this may be a token
             request_id=known_as,
             token=call.token,
+            link=call.link,
             call=call.number,
         )
-        self._refuse_what_is_none(call.endpoint, answer)
+        if sink is None:
+            self._refuse_what_is_none(call.endpoint, answer)
         return answer
 
-    async def _body(self, response: Response, known_as: str | None) -> bytes:
+    async def _body(self, response: Response, known_as: str | None, sink: Sink | None) -> bytes:
         try:
+            if sink is not None:
+                await sink.receive(response)
+                return b""
             return await response.read(limit=self._max_answer_bytes)
         except ResponseDecodeError as error:
             error.request_id = known_as
-            error.message += " max_answer_bytes= of the client sets another limit."
+            if sink is None:
+                error.message += " max_answer_bytes= of the client sets another limit."
             raise
 
     def _refuse_what_is_none(self, endpoint: Endpoint[Any], answer: Answer) -> None:
@@ -121,7 +137,7 @@ class Reader:
             self.decode(endpoint, answer)
         except ResponseDecodeError as error:
             error.unreadable = True
-            what = what_came(answer.body, self._secrets(answer.token))
+            what = what_came(answer.body, self._hidden(answer))
             if what is not None:
                 error.message = f"The answer is {what}, not {'CSV' if endpoint.answer is str else 'JSON'}."
             if endpoint.retry is RetryClass.SAFE:
@@ -152,7 +168,7 @@ class Reader:
         return result
 
     def _no(self, endpoint: Endpoint[Any], answer: Answer) -> APIStatusError:
-        error = self.refusal_of(endpoint, answer.status, answer.headers, answer.body, answer.token)
+        error = self._refusal(endpoint, answer.status, answer.headers, answer.body, self._hidden(answer))
         says = f': "{error.said}"' if error.said else ", without an explanation"
         error.message = f'The service answered with {answer.status}, and "success": false{says}.'
         error.operation, error.attempts = endpoint.operation, answer.attempts
@@ -161,14 +177,27 @@ class Reader:
             tell(error, endpoint, may_have_taken_effect=True)
         return error
 
-    def _shown(self, headers: Headers, token: str | None) -> tuple[tuple[str, str], ...]:
+    def _hidden(self, what: Call | Answer) -> tuple[str, ...]:
+        """What is masked in what the service, or a storage, says in answer to a call."""
+        return (*self._secrets(what.token), *_parts(what.link))
+
+    def _shown(self, headers: Headers, secrets: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         """What may be told of the headers of a refusal."""
-        secrets = self._secrets(token)
         return tuple(
             (name.lower(), printable(mask(value, secrets)[:200]))
             for name, value in headers.items()
             if name.lower() in SHOWN_HEADERS
         )
+
+
+def _parts(link: str | None) -> set[str]:
+    """A signed URL, and what of it may be quoted alone: storages explain their refusals with parts of the signature."""
+    if link is None:
+        return set()
+    query = urlsplit(link).query
+    raw = {part.partition("=")[2] for part in query.split("&")}
+    values = raw | {value for _, value in parse_qsl(query)}
+    return {link, query} | {value for value in values if len(value) >= _WORTH_HIDING}
 
 
 def _says_no(body: bytes) -> bool:

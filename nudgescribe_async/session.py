@@ -44,6 +44,7 @@ from nudgescribe_async.events import (
     RequestStarted,
 )
 from nudgescribe_async.options import CallOptions, Priority, RetryPolicy, Timeout
+from nudgescribe_async.profiles import attach
 from nudgescribe_async.reading import Answer, Reader
 from nudgescribe_async.retry import Retry, decide, in_brief, in_trouble, pause_after, refused_before_work
 from nudgescribe_async.shapes import Secret
@@ -55,7 +56,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from nudgescribe_async.auth import TokenManager
+    from nudgescribe_async.call import Sink
     from nudgescribe_async.clock import Clock
+    from nudgescribe_async.profiles import ProfileDecryptor
     from nudgescribe_async.throttle import Budget, Throttle
 
 __all__ = ["Session"]
@@ -70,6 +73,23 @@ _NO_TOKEN = (TransportError, DeadlineExceededError, APIStatusError, Authenticati
 def _expire(scope: asyncio.Timeout) -> None:
     with suppress(RuntimeError):  # it has just ended
         scope.reschedule(-math.inf)
+
+
+def _checked_options(endpoint: Endpoint[Any], options: CallOptions | None) -> CallOptions:
+    options = options if options is not None else _DEFAULT
+    if not isinstance(options, CallOptions):
+        raise TypeError(f"{endpoint.operation}: options must be CallOptions(...), not {type(options).__name__}.")
+    return options
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Let go of the frames of an HTTP library: they hold the URL in a form that shows all of it."""
+    todo: list[BaseException | None] = [error]
+    while todo:
+        link = todo.pop()
+        if link is not None and (link is error or link.__traceback__ is not None):
+            link.__traceback__ = None
+            todo += [link.__cause__, link.__context__]
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -105,6 +125,8 @@ class Session:
         max_answer_bytes: int,
         context_headers: Mapping[str, str],
         secrets: Iterable[str],
+        first_page: int | None = None,
+        profile_decryptor: ProfileDecryptor | None = None,
     ) -> None:
         self.base_url = checked_base_url(base_url)
         self.events = events
@@ -116,6 +138,8 @@ class Session:
         self._retry = dict(retry)
         self._context_headers = dict(context_headers)
         self._secrets = tuple(secrets)
+        self._first_page = first_page
+        self._profile_decryptor = profile_decryptor
         self._reader = Reader(secrets=self._all_secrets, clock=clock, max_answer_bytes=max_answer_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -123,6 +147,11 @@ class Session:
         self._calls = 0
         self._active: set[asyncio.Timeout] = set()
         self._idle = asyncio.Event()
+
+    @property
+    def clock(self) -> Clock:
+        """The client's time."""
+        return self._clock
 
     @property
     def used(self) -> bool:
@@ -158,24 +187,61 @@ class Session:
         options: CallOptions | None = None,
         *,
         bearer: str | None = None,
+        into: Sink | None = None,
     ) -> Answer:
-        """One call, its answer left as it came. See ``call``."""
+        """One call, its answer left as it came. See ``call``.
+
+        Args:
+            endpoint: the operation.
+            values: its arguments.
+            options: for this call alone.
+            bearer: the token, for an operation that has one handed in.
+            into: takes the body of a success, however long, so that the answer has none. What says itself that it
+                is no file is in the answer nevertheless; ``decode`` raises what there is to say of it.
+        """
         # Calls under way may need a token while the client closes.
         self.admit(endpoint.operation, closing=endpoint.bearer is not Bearer.ACCESS)
-        options = options if options is not None else _DEFAULT
-        if not isinstance(options, CallOptions):
-            raise TypeError(f"{endpoint.operation}: options must be CallOptions(...), not {type(options).__name__}.")
+        options = _checked_options(endpoint, options)
+        call = self._new_call(endpoint, self._request(endpoint, values, options), options)
+        call.sink = into
+        return await self._conduct(call, bearer)
+
+    async def follow(
+        self, endpoint: Endpoint[str], link: Secret, options: CallOptions | None = None, *, into: Sink
+    ) -> Answer:
+        """One call to a signed URL of another origin, which is told nothing of the user.
+
+        Slots, priority, retries, deadline, events and closing are those of any call. But no token and no header of
+        ``options`` goes along, a refusal renews no token, and "too many" from there pauses nobody but this call.
+
+        Args:
+            endpoint: what the call is named, and whether it may be sent again; its path does not count.
+            link: the URL, which whoever gives it has checked. It shows nowhere.
+            options: for this call alone.
+            into: as for ``exchange``.
+        """
+        self.admit(endpoint.operation)
+        options = _checked_options(endpoint, options)
+        headers = {"Accept": "*/*", "User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+        call = self._new_call(endpoint, self._to(endpoint.method, link, headers), options)
+        call.link, call.sink = link, into
+        return await self._conduct(call, None)
+
+    def _new_call(self, endpoint: Endpoint[Any], request: Request, options: CallOptions) -> Call:
         priority = options.priority if options.priority is not None else Priority.INTERACTIVE
         self._calls += 1
-        call = Call(
+        return Call(
             self._calls,
             endpoint,
-            self._request(endpoint, values, options),
+            request,
             options.retries if options.retries is not None else self._retry[priority],
             priority,
             self._clock.monotonic(),
             options.timeout if options.timeout is not None else self._timeout.total,
         )
+
+    async def _conduct(self, call: Call, bearer: str | None) -> Answer:
+        endpoint = call.endpoint
 
         def ended(*, closed: bool) -> NudgescribeError:
             return call.out_of_time(closed=closed, paused=self._throttle.paused)
@@ -259,11 +325,24 @@ class Session:
             APIStatusError: it says ``"success": false``.
         """
         try:
-            return self._reader.decode(endpoint, answer)
+            result = self._reader.decode(endpoint, answer)
         except NudgescribeError as error:
             if error.may_have_taken_effect:
                 self._warn(endpoint, answer.call, error, "reading the answer")
             raise
+        if self._profile_decryptor is not None:
+            attach(self._profile_decryptor, result)
+        return result
+
+    def first_page(self, endpoint: Endpoint[Any]) -> int:
+        """The number of the first page of an operation that has pages: the client's, or else the contract's."""
+        stated = endpoint.first_page if endpoint.first_page is not None else 1
+        return stated if self._first_page is None else self._first_page
+
+    @property
+    def reads_profiles(self) -> bool:
+        """Whether the customers of an answer can be read in the clear."""
+        return self._profile_decryptor is not None
 
     def admit(self, operation: str, *, closing: bool = False) -> None:
         """Whether a call may begin.
@@ -326,7 +405,7 @@ class Session:
     # --- one call ----------------------------------------------------------------------------------
 
     def _request(self, endpoint: Endpoint[Any], values: Mapping[str, object], options: CallOptions) -> Request:
-        arguments = checked(endpoint, values)
+        arguments = checked(endpoint, values, first_page=self._first_page)
         headers: dict[str, str] = {
             "Accept": "text/csv" if endpoint.answer is str else "application/json",
             "User-Agent": USER_AGENT,
@@ -352,9 +431,12 @@ class Session:
             )
         elif endpoint.arguments:
             headers["Content-Type"], body = "application/json", dumps(arguments)
+        return self._to(endpoint.method, self.base_url + endpoint.path, headers, body)
+
+    def _to(self, method: str, url: str, headers: Mapping[str, str], body: bytes | StreamBody | None = None) -> Request:
         return Request(
-            method=endpoint.method,
-            url=self.base_url + endpoint.path,
+            method=method,
+            url=url,
             headers=Headers(headers),
             body=body,
             connect_timeout=self._timeout.connect,
@@ -365,7 +447,7 @@ class Session:
         call.token = bearer
         replaced: int | None = None
         while True:
-            if not call.renews:
+            if call.endpoint.bearer is Bearer.ACCESS:
                 call.phase = "waiting for a token"
                 try:
                     call.token = await self.tokens.token()
@@ -478,9 +560,11 @@ class Session:
 
     async def _send(self, call: Call) -> Answer | NudgescribeError:
         request = call.request
+        headers = dict(call.sink.headers()) if call.sink is not None else {}
         if call.token is not None:
-            bearer = Secret(f"Bearer {call.token}")
-            request = evolve(request, headers=Headers({**request.headers, "Authorization": bearer}))
+            headers["Authorization"] = Secret(f"Bearer {call.token}")
+        if headers:
+            request = evolve(request, headers=Headers({**request.headers, **headers}))
         operation, number = call.endpoint.operation, len(call.attempts) + 1
         started = self._clock.monotonic()
         self.events.emit(RequestStarted(operation=operation, call=call.number, attempt=number))
@@ -488,7 +572,7 @@ class Session:
         call.phase = "waiting for the answer"
         outcome: Answer | NudgescribeError
         try:
-            outcome = await self._answer(call, await self._transport.send(request))
+            outcome = await self._sent(call, request)
         except (TransportError, ResponseDecodeError) as error:
             outcome = error
         except (ClientClosedError, ConfigurationError) as error:
@@ -501,7 +585,8 @@ class Session:
         call.ended(outcome)
         call.attempts.append(self._finished(call, number, started, outcome))
         if isinstance(outcome, Answer):
-            self._throttle.succeeded(call.era)
+            if call.link is None:
+                self._throttle.succeeded(call.era)
             self._budget.succeeded(repeated=call.repeated)
             unsettled = call.may_have_taken_effect
             return evolve(outcome, attempts=tuple(call.attempts), unsettled=unsettled)
@@ -532,15 +617,23 @@ class Session:
         )
         return attempt
 
+    async def _sent(self, call: Call, request: Request) -> Answer | APIStatusError:
+        try:
+            return await self._answer(call, await self._transport.send(request))
+        except BaseException as error:
+            if call.link is not None:
+                _forget_frames(error)
+            raise
+
     async def _answer(self, call: Call, response: Response) -> Answer | APIStatusError:
         async with response:
             if 200 <= response.status <= 299:
                 call.phase = "reading the answer"
                 return await self._reader.success(call, response)
             # The pause begins with the head of the refusal: its body may be slow.
-            head = self._reader.refusal_of(call.endpoint, response.status, response.headers, b"", call.token)
+            head = self._reader.refusal_of(call, response.status, response.headers, b"")
             pause = pause_after(head, attempts=len(call.attempts) + 1, policy=call.policy)
-            if pause is not None:
+            if pause is not None and call.link is None:
                 operation = call.endpoint.operation
                 self._throttle.refused(pause, era=call.era, operation=operation, status=response.status)
             return await self._reader.refusal(call, response)

@@ -18,6 +18,8 @@ from operations import DOCUMENT, ENDPOINTS, checkout, endpoint, nodes
 from nudgescribe_async.contract.__main__ import main
 from nudgescribe_async.contract.check import ContractError
 from nudgescribe_async.contract.generate import generate, read
+from nudgescribe_async.endpoints import models
+from nudgescribe_async.profiles import HasProfile
 from nudgescribe_async.shapes import Evidence
 
 # The table of the reference: operation, method and path, effect, retry class, evidence of method and path.
@@ -242,6 +244,30 @@ def test_a_new_required_property_becomes_a_field_without_a_default(copy: Path) -
 
 
 @in_checkout
+def test_pages_that_count_from_0_reach_the_endpoint_and_the_page_of_the_docs(copy: Path) -> None:
+    page = "      type: integer\n          minimum: 1\n          default: 1\n"
+    _edit(
+        copy,
+        "x-first-page: {value: 1, x-evidence: assumed}\n"
+        '          description: "The page. Left out: the first."\n    ' + page,
+        "x-first-page: {value: 0, x-evidence: seed}\n"
+        '          description: "The page. Left out: the first."\n    ' + page.replace("1", "0"),
+    )
+    texts = generate(copy)
+    code = texts[copy / "nudgescribe_async" / "endpoints" / "customers.py"]
+    assert 'Argument("page", Kind.INTEGER, required=False, first_page=0)' in code
+    assert "page: int | None = None" in code
+    assert "Pages count from 0 (seed), unless" in " ".join(code.split())
+    docs = texts[copy / "docs" / "operations.md"]
+    assert "Pages count from 0 (seed) in `customers.list`, from 1 (assumed) in `messages.fetch`;" in docs
+
+
+def test_the_model_with_a_profile_is_the_one_of_the_contract() -> None:
+    marked = {name for name, schema in DOCUMENT["components"]["schemas"].items() if schema.get("x-profile")}
+    assert marked == {name for name in models.__all__ if issubclass(getattr(models, name), HasProfile)} == {"Customer"}
+
+
+@in_checkout
 def test_the_command_says_what_differs_then_writes_it_then_is_content(
     copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -288,6 +314,17 @@ def test_the_json_is_written_for_people_too() -> None:
         ("x-unwrap: [pages, total_pages]", "x-unwrap: [page_count]", "'page_count', which no alternative has"),
         ("required: [url]", "required: [link]", "required names 'link', which is no property"),
         ("x-partial: true", "x-partly: true", "x-partly is no extension"),
+        ("x-first-page: {value: 1", "x-first-page: {value: 0", "page.minimum is 1, and pages count from 0"),
+        ("x-first-page: {value: 1", "x-first-page: {value: 2", "must be like {value: 1, x-evidence: assumed}"),
+        ("{value: 1, x-evidence: assumed}", "1", "must be like {value: 1, x-evidence: assumed}"),
+        ("{value: 1, x-evidence: assumed}", "{value: 1}", "must be like {value: 1, x-evidence: assumed}"),
+        ("          default: 1\n", "          default: 2\n", "page.default is 2, and pages count from 1"),
+        (
+            "required: [customer_id, customer_group_id, extended_profile]\n",
+            "required: [customer_id, customer_group_id]\n",
+            "Customer.x-profile needs 'extended_profile' among the required properties",
+        ),
+        ("x-profile: true", "x-profile: maybe", "must be one of True, False"),
         ("openapi: 3.1.0", "openapi: [", "is no YAML"),
     ],
 )

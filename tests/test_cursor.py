@@ -59,7 +59,7 @@ def test_it_tells_which_pages_were_handed_out() -> None:
 
 def test_it_is_a_few_hundred_bytes_whatever_was_read() -> None:
     ahead = frozenset(range(10**9 + 2, 10**9 + 2 + MOST_AHEAD, 2))
-    cursor = PageCursor(query=digest("q"), page=10**9, part=(10**9, 10**6), ahead=ahead, total=10**10, last=digest("l"))
+    cursor = PageCursor(query=digest("q"), page=10**9, part=(10**9, 10**6), ahead=ahead, total=10**10, last=digest("l"), tail=digest("t"))
     assert len(cursor.to_json()) < 500
     assert PageCursor.from_json(cursor.to_json().encode()) == cursor
 
@@ -87,6 +87,7 @@ GOOD = json.loads(START.to_json())
         ({"total": 1.5}, "total is no whole number"),
         ({"query": 7}, "query is no text"),
         ({"last": 7}, "last is no text"),
+        ({"tail": 7}, "tail is no text"),
         ({"ahead": "xyz"}, "ahead is no set of pages"),
         ({"ahead": "-1"}, "ahead is no set of pages"),
         ({"ahead": 7}, "ahead is no set of pages"),
@@ -98,7 +99,7 @@ def test_a_damaged_one_says_what_is_wrong(change: dict[str, object], says: str) 
         PageCursor.from_json(json.dumps(GOOD | change))
 
 
-@pytest.mark.parametrize("lost", ["query", "page", "part", "ahead", "total", "last"])
+@pytest.mark.parametrize("lost", ["query", "page", "part", "ahead", "total", "last", "tail"])
 def test_one_with_a_part_missing_is_refused(lost: str) -> None:
     with pytest.raises(ValueError, match=lost):
         PageCursor.from_json(json.dumps({name: value for name, value in GOOD.items() if name != lost}))

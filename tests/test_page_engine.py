@@ -175,7 +175,9 @@ async def test_all_is_there_once_with_or_without_a_count_whatever_the_first_page
     assert report.total == (things.total if counts else None)
     assert min(things.asked, default=first_page) == first_page
     if counts and number:
-        assert sorted(things.asked) == [*range(first_page, first_page + things.total)]
+        last = first_page + things.total - 1
+        # The last page is looked at in the beginning as well, unless all are asked for at once.
+        assert sorted(things.asked) == sorted([*range(first_page, last + 1), *([last] if things.total > 6 else [])])
 
 
 async def test_an_empty_group_needs_no_page_even_if_there_is_trouble_with_page_one() -> None:
@@ -201,12 +203,12 @@ async def test_in_the_order_of_completion_a_slow_page_holds_nobody_up_and_only_s
             if len(found) == MOST_AHEAD:
                 # All but page 2 are there, up to the bound of the cursor.
                 await settle()
-                assert max(things.asked) == MOST_AHEAD + 2
+                assert sorted({*things.asked}) == [1, *range(3, MOST_AHEAD + 3), things.total]
                 assert sorted(found) == [1, *range(3, MOST_AHEAD + 2)]
                 assert len(page.cursor.to_json()) < 500
                 slow.set()
     assert sorted(found) == [*range(1, things.total + 1)]
-    assert stream.cursor == PageCursor(query="q", page=things.total + 1, total=things.total)
+    assert (stream.cursor.page, stream.cursor.ahead, stream.cursor.part) == (things.total + 1, frozenset(), None)
 
 
 # --- pages, and progress ---------------------------------------------------------------------------------------------
@@ -380,7 +382,7 @@ async def test_the_page_before_is_asked_for_again_and_shows_that_nothing_moved()
     things.asked.clear()
     again = things.iterator(resume_from=stream.cursor, consistency="strict")
     assert await everything(again) == things.ids[20:]
-    assert sorted(things.asked) == [2, 3, 4, 5]
+    assert sorted(things.asked) == [2, 3, 4, 5, 5]
 
 
 @pytest.mark.parametrize("taken", [20, 23])
@@ -449,10 +451,13 @@ async def test_what_comes_twice_is_seen_left_out_or_an_error() -> None:
         assert stream.report.repeated == 2
         if consistency == "dedupe":
             assert found == before
-            assert stream.report.drift == ("2 items came more than once, and were left out.",)
+            assert stream.report.drift == (
+                "2 items came more than once, and were left out.",
+                "The last page was another one at the end than at the start.",
+            )
         else:
             assert Counter(found) == Counter([*before, "id 58", "id 59"])
-            assert stream.report.drift == ("At least 2 items came more than once.",)
+            assert stream.report.drift[0] == "At least 2 items came more than once."
             assert stream.report.complete
 
 
@@ -464,9 +469,11 @@ async def test_what_was_taken_away_shows_in_the_number_of_pages_or_a_short_page(
     assert await everything(stream) == [*ids[:60], *ids[61:]]  # one was missed, which nobody can see
     assert stream.report.drift == (
         "1 page had no items, though more were expected.",
+        "The last page was another one at the end than at the start.",
         "There were 10 pages at the start, and 9 at the end.",
     )
     assert things.drifts() == [
+        "The last page is not the one that it was at the start.",
         "Page 10 has no items, though more were expected.",
         "There were 10 pages at the start, and now there are 9.",
         " ".join(stream.report.drift),
@@ -583,9 +590,12 @@ async def test_a_log_has_each_kind_of_change_once_and_the_sum_at_the_end(caplog:
     await everything(stream)
     assert stream.report.repeated == 20
     lines = [record.getMessage() for record in caplog.records if record.name == "nudgescribe_async.paging"]
-    assert len(lines) == len(things.drifts()) == 3
+    assert len(lines) == len(things.drifts()) == 4
     assert "1 item of page 5 came before" in lines[0]
-    assert "At least 20 items came more than once. There were 30 pages at the start, and 32 at the end." in lines[-1]
+    assert lines[-1].endswith(
+        "At least 20 items came more than once. The last page was another one at the end than at the start. "
+        "There were 30 pages at the start, and 32 at the end."
+    )
 
 
 async def test_the_count_at_the_end_that_fails_is_no_reason_to_lose_what_was_read() -> None:
@@ -618,6 +628,70 @@ async def test_an_error_that_is_no_failure_of_a_page_leaves_the_cursor_on_the_it
         await into(found, stream)
     found += await everything(things.iterator(resume_from=stream.cursor))
     assert found == things.ids
+
+
+async def test_a_few_that_are_gone_show_only_on_the_last_page() -> None:
+    for consistency in ("warn", "strict"):
+        things = Things(230)
+        things.before_page[11] = delete(things, 0, 5)  # as many pages as before, each full but the last
+        stream = things.iterator(consistency=consistency, concurrency=1)
+        if consistency == "strict":
+            with pytest.raises(PageDriftError, match="The last page is not the one"):
+                await everything(stream)
+        else:
+            assert len(await everything(stream)) == 225
+            assert stream.report.drift == ("The last page was another one at the end than at the start.",)
+        assert things.asked.count(23) == 2
+
+
+async def test_the_last_page_is_compared_with_what_it_was_before_the_iteration_broke_off() -> None:
+    things = Things(230)
+    stream = things.iterator()
+    for _ in range(45):
+        await anext(stream)
+    await settle()
+    await stream.aclose()
+    assert stream.cursor.tail is not None
+    del things.ids[70:73]  # behind what was read: nothing is lost, and still it is not the set that it was
+    things.asked.clear()
+    again = things.iterator(resume_from=stream.cursor.to_json())
+    await everything(again)
+    assert again.report.drift == ("The last page was another one at the end than at the start.",)
+    assert things.asked.count(23) == 1
+
+
+async def test_a_look_at_the_last_page_that_fails_is_forgiven_unless_who_asks_is_strict() -> None:
+    for consistency in ("warn", "strict"):
+        things = Things(230)
+        things.fails[23] = [ServerError("gone", status=500)]
+        stream = things.iterator(consistency=consistency)
+        if consistency == "strict":
+            with pytest.raises(PageError, match="Page 23 of 23 could not be had"):
+                await everything(stream)
+        else:
+            assert await everything(stream) == things.ids
+            assert not stream.report.last_page_changed
+
+
+async def test_a_look_at_the_last_page_that_fails_for_another_reason_is_an_error() -> None:
+    things = Things(230)
+    things.fails[23] = [ConfigurationError("no")]
+    with pytest.raises(ConfigurationError):
+        await everything(things.iterator())
+
+
+async def test_who_leaves_early_leaves_no_look_behind() -> None:
+    things = Things(230)
+    gate = asyncio.Event()
+
+    async def fetch(page: int) -> list[str]:
+        if page == 23:
+            await gate.wait()
+        return await things.fetch(page)
+
+    async with things.iterator(fetch=fetch) as stream:
+        await anext(stream)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 # --- reports ---------------------------------------------------------------------------------------------------------

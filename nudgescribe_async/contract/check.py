@@ -22,7 +22,9 @@ WORDS = {
     "x-secret": (True, False),
     "x-personal": (True, False),
     "x-partial": (True, False),
+    "x-profile": (True, False),
 }
+PROFILE = ("customer_id", "extended_profile")  # what nudgescribe_async/profiles.py reads
 LISTS = ("x-names", "x-unwrap")
 OTHERS = ("x-answer-by", "x-first-page", "x-look")
 
@@ -54,12 +56,28 @@ def _problems(node: dict[str, Any], where: str) -> Iterator[str]:
         yield from problems(value, here)
     if node.get("x-retry", "safe") != "safe" and not re.fullmatch(r"[a-z_]+\.[a-z_]+", str(node.get("x-look"))):
         yield f"{where}.x-look must name the read that tells whether it took effect, such as customers.list."
+    if "x-first-page" in node:
+        yield from _wrong_first_page(node, where)
+    if node.get("x-profile") is True:
+        for name in PROFILE:
+            if name not in node.get("required", ()):
+                yield f"{where}.x-profile needs {name!r} among the required properties; see nudgescribe_async/profiles.py."
     if _is_names(node.get("x-unwrap")):
         alternatives: list[dict[str, Any]] = node.get("oneOf", [])
         known = {name for schema in alternatives for name in schema.get("properties", dict[str, Any]())}
         for name in node["x-unwrap"]:
             if name not in known:
                 yield f"{where}.x-unwrap names {name!r}, which no alternative has as a property."
+
+
+def _wrong_first_page(node: dict[str, Any], where: str) -> Iterator[str]:
+    first = cast("dict[str, Any]", node["x-first-page"]) if isinstance(node["x-first-page"], dict) else {}
+    if first.get("value") not in (0, 1) or "x-evidence" not in first:
+        yield f"{where}.x-first-page must be like {{value: 1, x-evidence: assumed}}, with 0 or 1."
+    else:
+        for name in ("minimum", "default"):
+            if node.get(name, first["value"]) != first["value"]:
+                yield f"{where}.{name} is {node[name]!r}, and pages count from {first['value']}."
 
 
 def _is_names(value: object) -> bool:

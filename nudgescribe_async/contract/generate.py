@@ -42,6 +42,19 @@ class Property:
     def personal(self) -> bool:
         return bool(self.schema.get("x-personal"))
 
+    @property
+    def first_page(self) -> int | None:
+        """The number of the first page, if this is the number of a page."""
+        first: dict[str, int] | None = self.schema.get("x-first-page")
+        return None if first is None else first["value"]
+
+    @property
+    def counting(self) -> str:
+        """From where pages count, and how well that is known; empty if this is not the number of a page."""
+        if self.first_page is None:
+            return ""
+        return f"{self.first_page} ({self.schema['x-first-page']['x-evidence']})"
+
 
 @define
 class Operation:
@@ -244,6 +257,7 @@ def models(contract: Contract) -> str:
     parts = [
         _header("What the service answers, as typed values."),
         "from datetime import datetime\nfrom enum import StrEnum\nfrom typing import TypedDict\n\nimport attrs\n",
+        "from nudgescribe_async.profiles import HasProfile\n",
         "from nudgescribe_async.shapes import ASSUMED, JSON, REFERENCE, SEED, NotPickled, hidden, names_only, no_extra\n",
         f"__all__ = {exported!r}\n",
     ]
@@ -283,7 +297,8 @@ def _model(contract: Contract, name: str, schema: dict[str, Any]) -> str:
     properties = [item for item in properties if item.required] + [item for item in properties if not item.required]
     secret = any(item.secret for item in properties)
     paragraphs = schema["description"].strip().split("\n\n")
-    lines = ["@attrs.define(kw_only=True)", f"class {name}{'(NotPickled)' if secret else ''}:"]
+    bases = ", ".join([*(["NotPickled"] if secret else []), *(["HasProfile"] if schema.get("x-profile") else [])])
+    lines = ["@attrs.define(kw_only=True)", f"class {name}{f'({bases})' if bases else ''}:"]
     lines.append(
         "\n\n".join(_doc(text, "    ", first='"""' if index == 0 else "") for index, text in enumerate(paragraphs))
     )
@@ -385,9 +400,16 @@ def _arguments(contract: Contract, operation: Operation) -> str:
     for item in operation.body:
         kind, _ = _kind(contract, item.schema)
         options = [f'"{item.name}"', f"Kind.{kind}"]
-        if not item.required and "default" not in item.schema:
+        # Without a page, the first one is sent, and which one that is depends on the client.
+        if (
+            ("default" in item.schema)
+            if item.first_page is not None
+            else not (item.required or "default" in item.schema)
+        ):
             options.append("required=False")
-        if "minimum" in item.schema:
+        if item.first_page is not None:
+            options.append(f"first_page={item.first_page}")
+        elif "minimum" in item.schema:
             options.append(f"minimum={item.schema['minimum']}")
         if "enum" in item.schema:
             options.append(f"choices={tuple(item.schema['enum'])!r}")
@@ -456,12 +478,12 @@ def _signature(contract: Contract, operation: Operation, choice: str | None, *, 
             parts.append("*")
             keyword_only = True
         _, kind = _kind(contract, item.schema)
-        default = item.schema.get("default")
+        default = item.schema.get("default") if item.first_page is None else None
         if item.name == decides and choice is not None:
             parts.append(f'{item.name}: Literal["{choice}"]' + ("" if required else f' = "{choice}"'))
         elif default is not None:
             parts.append(f"{item.name}: {kind} = {default!r}")
-        elif item.required:
+        elif item.required and "default" not in item.schema:
             parts.append(f"{item.name}: {kind}")
         else:
             parts.append(f"{item.name}: {kind} | None = None")
@@ -538,7 +560,14 @@ def _operation_doc(contract: Contract, operation: Operation, union: str) -> str:
             if item.name in operation.alternatives
             else ""
         )
-        lines.append(_entry(item.name, f"{item.description.rstrip('.')} ({item.evidence}).{given}", indent + "    "))
+        pages = (
+            f" Pages count from {item.counting}, unless `first_page` of the client says otherwise."
+            if item.counting
+            else ""
+        )
+        lines.append(
+            _entry(item.name, f"{item.description.rstrip('.')} ({item.evidence}).{pages}{given}", indent + "    ")
+        )
     lines.append(_entry("options", "Timeout, retries and headers of this call alone.", indent + "    "))
     lines += ["", f"{indent}Returns:", _entry_text(_describe(union), indent + "    ")]
     lines += ["", f"{indent}Raises:"]
@@ -618,7 +647,7 @@ def page(contract: Contract) -> str:
             f"one, edit the contract and run `{COMMAND}`."
         ),
         "",
-        f"Pages count from {contract.document['x-first-page']['value']} ({contract.document['x-first-page']['x-evidence']}).",
+        _counting(contract),
         "",
         "| operation | method and path | effect | may be sent again | evidence |",
         "|---|---|---|---|---|",
@@ -652,6 +681,17 @@ def page(contract: Contract) -> str:
                 "",
             ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _counting(contract: Contract) -> str:
+    """From where the pages of each operation count."""
+    by_counting: dict[str, list[str]] = {}
+    for operation in contract.operations:
+        for item in operation.body:
+            if item.counting:
+                by_counting.setdefault(item.counting, []).append(f"`{operation.name}`")
+    parts = [f"from {counting} in {' and '.join(names)}" for counting, names in by_counting.items()]
+    return f"Pages count {', '.join(parts)}; `Nudgescribe(first_page=...)` overrides it."
 
 
 def _page_of(contract: Contract, operation: Operation) -> list[str]:

@@ -59,7 +59,7 @@ LIST: Final = Endpoint(
     evidence=Evidence.SEED,
     arguments=(
         Argument("customer_group_id", Kind.TEXT),
-        Argument("page", Kind.INTEGER, minimum=1),
+        Argument("page", Kind.INTEGER, required=False, first_page=1),
     ),
     answer=list[Customer],
 )
@@ -187,7 +187,7 @@ class CustomersEndpoints:
         return await self._session.call(COUNT_PAGES, {"customer_group_id": customer_group_id}, options)
 
     async def list(
-        self, customer_group_id: str, page: int = 1, *, options: CallOptions | None = None
+        self, customer_group_id: str, page: int | None = None, *, options: CallOptions | None = None
     ) -> builtins.list[Customer]:
         """One page of the customers of a group.
 
@@ -197,7 +197,8 @@ class CustomersEndpoints:
 
         Args:
             customer_group_id: The group (seed).
-            page: The page; that pages count from 1 is assumed (seed).
+            page: The page. Left out: the first (seed). Pages count from 1 (assumed), unless
+                ``first_page`` of the client says otherwise.
             options: Timeout, retries and headers of this call alone.
 
         Returns:

@@ -53,7 +53,7 @@ FETCH_CSV: Final = Endpoint(
     evidence=Evidence.REFERENCE,
     arguments=(
         Argument("campaign_id", Kind.TEXT),
-        Argument("page", Kind.INTEGER, minimum=1),
+        Argument("page", Kind.INTEGER, first_page=1),
         Argument("format", Kind.TEXT, choices=("csv", "json", "url")),
         Argument("run_number", Kind.INTEGER, required=False, minimum=1),
     ),
@@ -69,7 +69,7 @@ FETCH_JSON: Final = Endpoint(
     evidence=Evidence.REFERENCE,
     arguments=(
         Argument("campaign_id", Kind.TEXT),
-        Argument("page", Kind.INTEGER, minimum=1),
+        Argument("page", Kind.INTEGER, first_page=1),
         Argument("format", Kind.TEXT, choices=("csv", "json", "url")),
         Argument("run_number", Kind.INTEGER, required=False, minimum=1),
     ),
@@ -85,7 +85,7 @@ FETCH_URL: Final = Endpoint(
     evidence=Evidence.REFERENCE,
     arguments=(
         Argument("campaign_id", Kind.TEXT),
-        Argument("page", Kind.INTEGER, minimum=1),
+        Argument("page", Kind.INTEGER, first_page=1),
         Argument("format", Kind.TEXT, choices=("csv", "json", "url")),
         Argument("run_number", Kind.INTEGER, required=False, minimum=1),
     ),
@@ -217,7 +217,8 @@ class MessagesEndpoints:
 
         Args:
             campaign_id: The campaign (assumed).
-            page: The file; they count from 1 (assumed).
+            page: The file (assumed). Pages count from 1 (assumed), unless ``first_page`` of the
+                client says otherwise.
             format: How the file is to come (assumed).
             run_number: A run in the campaign's history. Left out: the current run (reference).
             options: Timeout, retries and headers of this call alone.

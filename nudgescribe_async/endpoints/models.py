@@ -11,6 +11,7 @@ from typing import TypedDict
 
 import attrs
 
+from nudgescribe_async.profiles import HasProfile
 from nudgescribe_async.shapes import ASSUMED, JSON, REFERENCE, SEED, NotPickled, hidden, names_only, no_extra
 
 __all__ = [
@@ -90,8 +91,9 @@ class Tokens(NotPickled):
 
 
 @attrs.define(kw_only=True)
-class Customer:
-    """One customer of a group.
+class Customer(HasProfile):
+    """One customer of a group. ``profile()`` gives the profile in the clear, with the
+    ``profile_decryptor`` of the client.
 
     Attributes:
         customer_id: The customer (seed).

@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--db", metavar="FILE", help="a file that survives (default: everything in memory)")
     add("--edition", type=_number, default=3, help="edition of the API: 1, 2 or 3 (default: %(default)s)")
     add("--page-size", type=_number, default=100, help="customers on a page (default: %(default)s)")
+    add("--first-page", type=_number, help="from where pages count, 0 or 1 (default: as in the contract)")
     add("--rows-per-file", type=_number, default=5_000, help="rows of a published file (default: %(default)s)")
     add("--latency", type=duration, default=0.0, help="how long every answer is held back (default: 0)")
     add("--job-time", type=duration, default=0.0, help="how long a job waits in the queue (default: 0)")

@@ -271,6 +271,8 @@ class Api:
     async def _operate(self, request: web.Request, operation: Operation) -> web.StreamResponse:
         caller, _ = self._caller(request)
         body = await self._body(request, operation, _JSON_LIMIT)
+        if operation.first_page is not None:  # behind here, pages count from 1
+            body = dict(body, page=int(body["page"]) - operation.first_page + 1)
         work = _WORK[operation.operation_id]
         if operation.operation_id in _SHIFTED:
             shift = self.trouble.shift(request[_VISIT], operation.operation_id, body["customer_group_id"])

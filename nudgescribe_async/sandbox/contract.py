@@ -29,6 +29,7 @@ class Operation:
     method: str
     path: str
     effect: str
+    first_page: int | None
     json_schema: Mapping[str, Any] | None
     form_schema: Mapping[str, Any] | None
 
@@ -41,10 +42,18 @@ class Contract:
     _document: Mapping[str, Any] = field(repr=False)
 
     @classmethod
-    def load(cls) -> Contract:
-        """Read the contract that is installed with the package."""
+    def load(cls, first_page: int | None = None) -> Contract:
+        """Read the contract that is installed with the package; with another first page, if one is given."""
         text = files("nudgescribe_async").joinpath("contract", "openapi.json").read_bytes()
-        return cls(text, json.loads(text))
+        document = json.loads(text)
+        if first_page is not None:
+            for schema in document["components"]["schemas"].values():
+                for item in schema.get("properties", {}).values():
+                    if "x-first-page" in item:
+                        item["x-first-page"]["value"] = first_page
+                        item |= {name: first_page for name in ("minimum", "default") if name in item}
+            text = json.dumps(document, indent=1, ensure_ascii=False).encode()
+        return cls(text, document)
 
     def operations(self) -> Iterator[Operation]:
         """Every operation, in the order of the contract."""
@@ -52,14 +61,21 @@ class Contract:
             for method in _METHODS:
                 if method in item:
                     content = item[method].get("requestBody", {}).get("content", {})
+                    json_schema = content.get("application/json", {}).get("schema")
                     yield Operation(
                         operation_id=item[method]["operationId"],
                         method=method.upper(),
                         path=path,
                         effect=item[method]["x-effect"],
-                        json_schema=content.get("application/json", {}).get("schema"),
+                        first_page=self._first_page(json_schema),
+                        json_schema=json_schema,
                         form_schema=content.get("multipart/form-data", {}).get("schema"),
                     )
+
+    def _first_page(self, schema: Mapping[str, Any] | None) -> int | None:
+        """The number of the first page, where a request names a page."""
+        page = self._resolve(schema or {}).get("properties", {}).get("page", {})
+        return int(page["x-first-page"]["value"]) if "x-first-page" in page else None
 
     def check(self, schema: Mapping[str, Any], value: Any) -> None:
         """Raise the refusal that a value deserves, if it deserves one."""

@@ -45,6 +45,7 @@ class Sandbox(Backstage):
         storage_port: the port of the storage, which is another origin; 0 takes a free one.
         edition: the edition of the reference to behave like: 1, 2 or 3.
         page_size: customers on a page.
+        first_page: from where the pages of customers and of messages count, 0 or 1; ``None`` is as in the contract.
         rows_per_file: rows of a published file.
         latency: how long every answer is held back after the work is done.
         job_time: how long a job waits in the queue.
@@ -80,6 +81,7 @@ class Sandbox(Backstage):
         storage_port: int = 0,
         edition: int = 3,
         page_size: int = 100,
+        first_page: int | None = None,
         rows_per_file: int = 5_000,
         latency: float = 0.0,
         job_time: float = 0.0,
@@ -101,6 +103,7 @@ class Sandbox(Backstage):
         self._settings = Settings(
             edition=edition,
             page_size=page_size,
+            first_page=first_page,
             rows_per_file=rows_per_file,
             latency=latency,
             job_time=job_time,
@@ -167,7 +170,7 @@ class Sandbox(Backstage):
         storage = Storage(store, storage_secret, self._settings.url_lifetime)
         jobs = Jobs(store)
         api = Api(
-            contract=Contract.load(),
+            contract=Contract.load(self._settings.first_page),
             store=store,
             office=office,
             jobs=jobs,

@@ -6,6 +6,7 @@ request is refused with 400, so that a test notices. A wrong or expired signatur
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import math
@@ -63,7 +64,12 @@ class Storage:
             content, etag = await self._store.read(lambda db: messages.read_file(db, file_id))
         except Refusal as refusal:
             return web.Response(status=_STATUSES[refusal.kind], text=refusal.message)
-        headers = {"ETag": f'"{etag}"', "Accept-Ranges": "bytes", "Content-Type": "text/csv; charset=utf-8"}
+        headers = {
+            "ETag": f'"{etag}"',
+            "Accept-Ranges": "bytes",
+            "Content-Type": "text/csv; charset=utf-8",
+            "Repr-Digest": _repr_digest(content),  # with a part, too, it is that of the whole
+        }
         if request.headers.get("If-None-Match") == headers["ETag"]:
             return web.Response(status=304, headers=headers)
         if "Range" not in request.headers or request.headers.get("If-Range", headers["ETag"]) != headers["ETag"]:
@@ -77,3 +83,8 @@ class Storage:
             return web.Response(status=416, headers={"Content-Range": f"bytes */{len(content)}"})
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
         return web.Response(status=206, body=content[start:stop], headers=headers)
+
+
+def _repr_digest(content: bytes) -> str:
+    """As RFC 9530 has it."""
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"

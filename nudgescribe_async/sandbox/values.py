@@ -158,6 +158,13 @@ def _optional_whole(instance: object, attribute: Attribute[Any], value: object) 
         whole(0)(instance, attribute, value)
 
 
+def _first_page(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        whole(0)(instance, attribute, value)
+        if value not in {0, 1}:
+            raise ValueError(f"first_page must be 0 or 1, not {value!r}")
+
+
 def _edition(instance: object, attribute: Attribute[Any], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"edition must be 1, 2 or 3, not {type(value).__name__}")
@@ -178,6 +185,7 @@ class Settings:
 
     edition: int = field(default=3, validator=_edition)
     page_size: int = field(default=100, validator=whole(1))
+    first_page: int | None = field(default=None, validator=_first_page)
     rows_per_file: int = field(default=5_000, validator=whole(1))
     latency: float = field(default=0.0, validator=at_least(0))
     job_time: float = field(default=0.0, validator=at_least(0))

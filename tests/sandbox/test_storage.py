@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from typing import Any
 
@@ -105,6 +107,16 @@ async def test_a_file_that_did_not_change_is_not_sent_again(link: str) -> None:
     assert (await get(link, **{"Range": "bytes=0-4", "If-Range": headers["ETag"]}))[0] == 206
     assert (await get(link, **{"Range": "bytes=0-4", "If-Range": '"other"'}))[:2] == (200, whole)
     assert (await get(link, "HEAD"))[:2] == (200, b"")
+
+
+async def test_the_checksum_of_the_whole_file_comes_with_every_part_of_it(link: str) -> None:
+    _, whole, headers = await get(link)
+    digest = f"sha-256=:{base64.b64encode(hashlib.sha256(whole).digest()).decode()}:"
+
+    assert headers["Repr-Digest"] == digest
+    assert (await get(link, Range="bytes=3-9"))[2]["Repr-Digest"] == digest
+    assert (await get(link, "HEAD"))[2]["Repr-Digest"] == digest
+    assert "Repr-Digest" not in (await get(link, Range="bytes=999999-"))[2]
 
 
 async def test_requests_to_the_storage_are_logged_without_the_signature(api: Any, link: str) -> None:
