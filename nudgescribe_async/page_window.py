@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -49,7 +49,7 @@ class PageWindow(Generic[P]):
         self._waiting: dict[asyncio.Task[P], int] = {}
         # What is to be taken next: in the order of pages as they were asked for, else as they came.
         self._line: deque[asyncio.Task[P]] = deque()
-        self._cancelled: list[asyncio.Task[P]] = []
+        self._cancelled: list[asyncio.Task[Any]] = []
         self._by_completion = order == "completion"
         self._came = asyncio.Event()
 
@@ -94,14 +94,17 @@ class PageWindow(Generic[P]):
                 del self._waiting[task]
                 if task in self._line:
                     self._line.remove(task)
-                task.cancel()
-                self._cancelled.append(task)
+                self.adopt(task)
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """End another task along with those of the pages."""
+        task.cancel()
+        self._cancelled.append(task)
 
     async def aclose(self) -> None:
         """Cancel what is in flight, and wait for its end."""
         for task in self._waiting:
-            task.cancel()
-        self._cancelled += self._waiting
+            self.adopt(task)
         self._waiting.clear()
         self._line.clear()
         await asyncio.gather(*self._cancelled, return_exceptions=True)

@@ -374,8 +374,7 @@ class _Reading(Generic[P, T]):
             if self.told:
                 self._emit(" ".join(self.report().drift))
             if self.tail is not None:
-                self.tail.cancel()
-                await asyncio.wait([self.tail])
+                self.window.adopt(self.tail)
             await self.window.aclose()
 
     async def _begin(self) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from attrs import define, field
 from helpers import START, Service, client, settle
-from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, rule
+from machines import THEN, AsyncMachine, run
 
 from nudgescribe_async import (
     CallOptions,
@@ -27,7 +27,6 @@ from nudgescribe_async import (
 from nudgescribe_async.testing import VirtualClock, answer
 from nudgescribe_async.throttle import Budget
 
-PHASES = (Phase.explicit, Phase.generate)  # shrinking takes minutes here, and the script is readable as it is
 BULK = CallOptions(priority=Priority.BULK)
 USED_UP = "the client's budget of retries is used up"
 SLACK = 0.01  # seconds for each turn: no timer is shorter than a millisecond
@@ -127,42 +126,14 @@ class Budgeted:
         self.budget.close()
 
 
-async def end_all() -> None:
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
-
-
-THEN = st.sampled_from(["at once", "after a turn", "stand still", "stand still"])
-
-
-class BudgetMachine(RuleBasedStateMachine):
+class BudgetMachine(AsyncMachine[Budgeted]):
     @initialize(
         reserve=st.sampled_from([0, 0.5, 1, 1.5, 3, 10]),
         share=st.sampled_from([0, 0.2, 1, 3]),
         per_second=st.sampled_from([0, 0.1, 1, 7, 3000]),
     )
     def begin(self, reserve: float, share: float, per_second: float) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.subject = Budgeted(RetryBudget(reserve=reserve, share=share, per_second=per_second))
-        self.script: list[Callable[[], None] | None] = []
-
-    def do(self, action: Callable[[], None], then: str) -> None:
-        self.script.append(action)
-        if then == "after a turn":
-            self.script.append(None)
-        if then == "stand still":
-            self.loop.run_until_complete(self.play())
-
-    async def play(self) -> None:
-        script, self.script = self.script, []
-        for action in script:
-            if action is None:
-                await asyncio.sleep(0)
-            else:
-                action()
-        await self.subject.stand_still()
+        self.start(lambda: Budgeted(RetryBudget(reserve=reserve, share=share, per_second=per_second)))
 
     @rule(many=st.integers(1, 5), then=THEN)
     def somebody_comes(self, many: int, then: str) -> None:
@@ -199,29 +170,12 @@ class BudgetMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(self.subject.pass_time(seconds))
         self.loop.run_until_complete(self.play())
 
-    def teardown(self) -> None:
-        if not hasattr(self, "loop"):
-            return
-        try:
-            self.loop.run_until_complete(self.play())
-            self.loop.run_until_complete(self.subject.end())
-        finally:
-            self.loop.run_until_complete(end_all())
-            self.loop.close()
+    async def end(self) -> None:
+        await self.subject.end()
 
 
 def test_the_budget_whatever_happens() -> None:
-    run_state_machine_as_test(
-        BudgetMachine,
-        settings=settings(
-            max_examples=200,
-            stateful_step_count=30,
-            deadline=None,
-            database=None,
-            phases=PHASES,
-            report_multiple_bugs=False,
-        ),
-    )
+    run(BudgetMachine, examples=200, steps=30)
 
 
 # --- an outage -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import pickle
 import random
@@ -678,6 +679,21 @@ async def test_a_look_at_the_last_page_that_fails_for_another_reason_is_an_error
     things.fails[23] = [ConfigurationError("no")]
     with pytest.raises(ConfigurationError):
         await everything(things.iterator())
+
+
+async def test_a_look_that_fails_unseen_is_no_complaint_of_asyncio() -> None:
+    things = Things(230)
+    things.fails[23] = [ServerError("gone", status=500)]
+    complaints = list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    stream = things.iterator()
+    await anext(stream)
+    await settle()
+    await stream.aclose()
+    del stream, things
+    gc.collect()
+    await settle()
+    assert complaints == []
 
 
 async def test_who_leaves_early_leaves_no_look_behind() -> None:

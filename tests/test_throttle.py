@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from attrs import define, field
 from helpers import START, Service, client, hanging, names, settle, watch
-from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, precondition, rule
+from machines import THEN, AsyncMachine, run
 
 from nudgescribe_async import (
     CallOptions,
@@ -33,8 +33,6 @@ from nudgescribe_async.events import Event, Events, RequestsPaused, RequestsResu
 from nudgescribe_async.sandbox import Sandbox, Status
 from nudgescribe_async.testing import VirtualClock, answer
 from nudgescribe_async.throttle import BULK_EVERY, Throttle
-
-PHASES = (Phase.explicit, Phase.generate)  # shrinking takes minutes here, and the script is readable as it is
 
 # --- whatever happens in whatever order ------------------------------------------------------------
 
@@ -261,44 +259,16 @@ class Throttled:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def end_all() -> None:
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
-
-
-THEN = st.sampled_from(["at once", "after a turn", "stand still", "stand still"])
-"""What comes between one thing and the next: nothing, so that both happen in the same turn of the event loop."""
-
 SECONDS = st.sampled_from([0.0, 0.1, 1.0, 1.5, 3.0, 120.0])
 
 
-class ThrottleMachine(RuleBasedStateMachine):
+class ThrottleMachine(AsyncMachine[Throttled]):
     @initialize(limit=st.sampled_from([1, 2, 3, 5, 9]), crowd=st.integers(0, 12))
     def begin(self, limit: int, crowd: int) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.subject = Throttled(limit)
-        self.script: list[Callable[[], None] | None] = []
+        self.start(lambda: Throttled(limit))
         for number in range(crowd):
             self.script.append(lambda number=number: self.subject.arrive(list(Priority)[number % 3 // 2]))  # type: ignore[misc]
         self.do(lambda: None, "stand still")
-
-    def do(self, action: Callable[[], None], then: str) -> None:
-        self.script.append(action)
-        if then == "after a turn":
-            self.script.append(None)
-        if then == "stand still":
-            self.loop.run_until_complete(self.play())
-
-    async def play(self) -> None:
-        script, self.script = self.script, []
-        for action in script:
-            if action is None:
-                await asyncio.sleep(0)
-            else:
-                action()
-        await self.subject.stand_still()
 
     @rule(priority=st.sampled_from(Priority), many=st.integers(1, 4), then=THEN)
     def somebody_comes(self, priority: Priority, many: int, then: str) -> None:
@@ -347,29 +317,12 @@ class ThrottleMachine(RuleBasedStateMachine):
     def the_pause_ends(self, then: str) -> None:
         self.do(lambda: self.subject.pass_time(max(0.0, self.subject.paused_until - self.subject.clock.now)), then)
 
-    def teardown(self) -> None:
-        if not hasattr(self, "loop"):
-            return
-        try:
-            self.loop.run_until_complete(self.play())
-            self.loop.run_until_complete(self.subject.end())
-        finally:
-            self.loop.run_until_complete(end_all())
-            self.loop.close()
+    async def end(self) -> None:
+        await self.subject.end()
 
 
 def test_the_throttle_whatever_happens() -> None:
-    run_state_machine_as_test(
-        ThrottleMachine,
-        settings=settings(
-            max_examples=200,
-            stateful_step_count=40,
-            deadline=None,
-            database=None,
-            phases=PHASES,
-            report_multiple_bugs=False,
-        ),
-    )
+    run(ThrottleMachine, examples=200, steps=40)
 
 
 async def test_who_was_served_when_a_pause_began_waits_for_its_end() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from attrs import define, field
 from helpers import START, Service, client, hanging, settle
-from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, precondition, rule
+from machines import THEN, AsyncMachine, run
 
 from nudgescribe_async import (
     ClientClosedError,
@@ -31,7 +31,6 @@ from nudgescribe_async.errors import DeadlineExceededError, status_error
 from nudgescribe_async.events import Event, Events
 from nudgescribe_async.testing import VirtualClock, answer
 
-PHASES = (Phase.explicit, Phase.generate)  # shrinking takes minutes here, and the script is readable as it is
 LIFETIME = 1_000
 
 # --- whatever happens in whatever order ------------------------------------------------------------
@@ -251,38 +250,17 @@ class Managed:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def end_all() -> None:
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
-
-
-THEN = st.sampled_from(["at once", "stand still", "stand still", "stand still"])
 STATUS = st.sampled_from([401, 403])
 OPERATION = st.sampled_from(["one", "other"])
 
 
-class TokenMachine(RuleBasedStateMachine):
+class TokenMachine(AsyncMachine[Managed]):
     @initialize(logged_in=st.booleans())
     def begin(self, logged_in: bool) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.subject = Managed()
-        self.script: list[Callable[[], None]] = []
+        self.start(Managed)
         if logged_in:
             self.do(self.subject.ask, "stand still")
             self.do(lambda: self.subject.answer("tokens"), "stand still")
-
-    def do(self, action: Callable[[], None], then: str) -> None:
-        self.script.append(action)
-        if then == "stand still":
-            self.loop.run_until_complete(self.play())
-
-    async def play(self) -> None:
-        script, self.script = self.script, []
-        for action in script:
-            action()
-        await self.subject.stand_still()
 
     @rule(many=st.integers(1, 3), then=THEN)
     def somebody_asks(self, many: int, then: str) -> None:
@@ -338,29 +316,12 @@ class TokenMachine(RuleBasedStateMachine):
     def closing_will_be(self, at_once: bool) -> None:
         self.at_once = at_once
 
-    def teardown(self) -> None:
-        if not hasattr(self, "loop"):
-            return
-        try:
-            self.loop.run_until_complete(self.play())
-            self.loop.run_until_complete(self.subject.end(self.at_once))
-        finally:
-            self.loop.run_until_complete(end_all())
-            self.loop.close()
+    async def end(self) -> None:
+        await self.subject.end(self.at_once)
 
 
 def test_the_manager_of_tokens_whatever_happens() -> None:
-    run_state_machine_as_test(
-        TokenMachine,
-        settings=settings(
-            max_examples=250,
-            stateful_step_count=40,
-            deadline=None,
-            database=None,
-            phases=PHASES,
-            report_multiple_bugs=False,
-        ),
-    )
+    run(TokenMachine, examples=250, steps=40)
 
 
 async def test_a_closed_manager_starts_no_renewal() -> None:
