@@ -59,7 +59,15 @@ def test_it_tells_which_pages_were_handed_out() -> None:
 
 def test_it_is_a_few_hundred_bytes_whatever_was_read() -> None:
     ahead = frozenset(range(10**9 + 2, 10**9 + 2 + MOST_AHEAD, 2))
-    cursor = PageCursor(query=digest("q"), page=10**9, part=(10**9, 10**6), ahead=ahead, total=10**10, last=digest("l"), tail=digest("t"))
+    cursor = PageCursor(
+        query=digest("q"),
+        page=10**9,
+        part=(10**9, 10**6),
+        ahead=ahead,
+        total=10**10,
+        last=digest("l"),
+        tail=digest("t"),
+    )
     assert len(cursor.to_json()) < 500
     assert PageCursor.from_json(cursor.to_json().encode()) == cursor
 
