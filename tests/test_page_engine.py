@@ -157,7 +157,7 @@ async def test_with_a_concurrency_of_one_there_is_one_request_at_a_time() -> Non
 
 
 @pytest.mark.parametrize("order", ["page", "completion"])
-@pytest.mark.parametrize("number", [0, 1, 9, 10, 11, 30, 95])
+@pytest.mark.parametrize("number", [0, 1, 9, 10, 11, 60, 95])
 @pytest.mark.parametrize("first_page", [0, 1, 5])
 @pytest.mark.parametrize("counts", [True, False])
 async def test_all_is_there_once_with_or_without_a_count_whatever_the_first_page(
@@ -659,6 +659,60 @@ async def test_the_last_page_is_compared_with_what_it_was_before_the_iteration_b
     await everything(again)
     assert again.report.drift == ("The last page was another one at the end than at the start.",)
     assert things.asked.count(23) == 1
+
+
+async def test_what_the_last_page_was_is_remembered_also_if_it_comes_while_a_page_is_open() -> None:
+    things = Things(230)
+    gate = asyncio.Event()
+
+    async def fetch(page: int) -> list[str]:
+        if page == 23:
+            await gate.wait()
+        return await things.fetch(page)
+
+    stream = things.iterator(fetch=fetch)
+    await anext(stream)
+    assert stream.cursor.tail is None
+    gate.set()
+    await settle()
+    for _ in range(15):
+        await anext(stream)
+    assert stream.cursor.tail is not None
+    await stream.aclose()
+
+
+async def test_who_has_the_last_page_does_not_look_at_it() -> None:
+    things = Things(100)
+    stream = things.iterator(prefetch=20)
+    await everything(stream)
+    assert things.asked.count(10) == 1
+    again = things.iterator(prefetch=2, resume_from=stream.cursor)
+    assert await everything(again) == []
+    assert things.asked.count(10) == 2  # to see whether something moved
+
+
+async def test_items_of_the_page_before_are_known_when_it_goes_on() -> None:
+    things = Things(50)
+    stream = things.iterator()
+    for _ in range(20):
+        await anext(stream)
+    await stream.aclose()
+    looked = asyncio.Event()
+
+    async def fetch(page: int) -> list[str]:
+        if page == 2:
+            found = await things.fetch(page)
+            things.ids.insert(0, "new")
+            looked.set()
+            return found
+        await looked.wait()
+        return await things.fetch(page)
+
+    again = things.iterator(fetch=fetch, resume_from=stream.cursor)
+    assert await anext(again) == "id 19"  # which came before
+    assert again.report.repeated == 1
+    assert not again.report.moved
+    await again.aclose()
 
 
 async def test_a_look_at_the_last_page_that_fails_is_forgiven_unless_who_asks_is_strict() -> None:
