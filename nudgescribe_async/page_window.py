@@ -107,7 +107,8 @@ class PageWindow(Generic[P]):
             self.adopt(task)
         self._waiting.clear()
         self._line.clear()
-        await asyncio.gather(*self._cancelled, return_exceptions=True)
+        ending, self._cancelled = self._cancelled, []  # who keeps the iterator for its cursor does not keep the pages
+        await asyncio.gather(*ending, return_exceptions=True)
 
     def _fill(self) -> None:
         while (

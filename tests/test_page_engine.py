@@ -8,6 +8,7 @@ import logging
 import pickle
 import random
 import threading
+import weakref
 from collections import Counter
 from contextlib import aclosing
 from typing import Any
@@ -346,6 +347,49 @@ async def test_what_is_in_your_hands_counts_as_dealt_with() -> None:
     assert (stream.cursor.page, stream.cursor.part) == (2, None)
     await stream.aclose()
     assert (stream.cursor.page, stream.cursor.part) == (2, None)
+
+
+async def test_a_page_of_which_nothing_was_handed_out_yet_is_not_begun() -> None:
+    things = Things(25)
+    stream = things.iterator()
+    for _ in range(13):
+        await anext(stream)
+    await stream.aclose()
+    again, seen = things.iterator(resume_from=stream.cursor), list[PageCursor]()
+    things.events.subscribe(lambda event: seen.append(again.cursor) if isinstance(event, PageFetched) else None)
+    await everything(again)
+    assert [(cursor.page, cursor.part) for cursor in seen] == [(2, (2, 3)), (3, None)]
+
+
+async def test_after_a_page_that_failed_no_further_one_is_asked_for() -> None:
+    things = Things(300)
+    things.fails[3] = [ServerError("gone", status=500)]
+    stream = things.iterator(concurrency=2, prefetch=2)
+    with pytest.raises(PageError):
+        await everything(stream)
+    assert max({*things.asked} - {30}) == 4
+
+
+async def test_who_keeps_the_iterator_for_its_cursor_does_not_keep_its_pages() -> None:
+    class Held(list[str]):
+        pass
+
+    things, alive = Things(300), list[weakref.ref[Held]]()
+
+    async def fetch(page: int) -> Held:
+        held = Held(await things.fetch(page))
+        alive.append(weakref.ref(held))
+        return held
+
+    for order in ("page", "completion"):
+        stream = things.iterator(fetch=fetch, decode=lambda held: [*held], order=order)
+        await anext(stream)
+        await settle()
+        assert [held for held in alive if held() is not None]
+        await stream.aclose()
+        await settle()
+        assert [held for held in alive if held() is not None] == []
+        assert stream.cursor.part == (1, 1)
 
 
 @pytest.mark.parametrize(
