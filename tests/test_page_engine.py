@@ -716,7 +716,7 @@ async def test_what_the_last_page_was_is_remembered_also_if_it_comes_while_a_pag
 
     stream = things.iterator(fetch=fetch)
     await anext(stream)
-    assert stream.cursor.tail is None
+    assert stream.cursor.to_json().endswith('"tail":null}')
     gate.set()
     await settle()
     for _ in range(15):
