@@ -8,6 +8,7 @@
 """
 
 from nudgescribe_async.auth import Credentials, FileTokenStore, MemoryTokenStore, StoredTokens, TokenStore
+from nudgescribe_async.bulk.download import DownloadedFile, DownloadReport
 from nudgescribe_async.client import Nudgescribe
 from nudgescribe_async.consistency import PageReport
 from nudgescribe_async.cursor import PageCursor
@@ -92,6 +93,8 @@ __all__ = [
     "DeleteReceipt",
     "DownloadError",
     "DownloadLink",
+    "DownloadReport",
+    "DownloadedFile",
     "ExportError",
     "FileTokenStore",
     "Headers",

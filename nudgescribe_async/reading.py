@@ -5,6 +5,7 @@ Knows nothing of attempts, slots and events: that is the session's affair.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import parse_qsl, urlsplit
 
@@ -31,6 +32,9 @@ T = TypeVar("T")
 
 MAX_ANSWER_BYTES = 64 * 2**20
 MAX_REFUSAL_BYTES = 64 * 2**10
+_WORDS = re.compile(rb"[A-Za-z ,.:;'!()\r\n]{1,200}")
+_CODE = re.compile(rb"<Code>([A-Za-z]{1,80})</Code>")  # in XML, as S3, Azure and Google Cloud Storage have it
+_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 _WORTH_HIDING = 6  # letters of a part of a signed URL; shorter ones hide nothing, and stand everywhere
 
 
@@ -72,17 +76,21 @@ class Reader:
     async def refusal(self, call: Call, response: Response) -> APIStatusError:
         """The error for an answer that is no success."""
         start = await response.read_start(MAX_REFUSAL_BYTES)
-        call.refusal_headers = self._shown(response.headers, self._hidden(call))
+        if call.link is None:
+            call.refusal_headers = self._shown(response.headers, self._hidden(call))
         return self.refusal_of(call, response.status, response.headers, start)
 
     def refusal_of(self, call: Call, status: int, headers: Headers, body: bytes) -> APIStatusError:
         """The error for a refusal that is here already, as a whole or only its head."""
-        return self._refusal(call.endpoint, status, headers, body, self._hidden(call))
+        return self._refusal(call.endpoint, status, headers, body, call)
 
     def _refusal(
-        self, endpoint: Endpoint[Any], status: int, headers: Headers, body: bytes, secrets: tuple[str, ...]
+        self, endpoint: Endpoint[Any], status: int, headers: Headers, body: bytes, to: Call | Answer
     ) -> APIStatusError:
-        error = read_refusal(status, headers, body, now=self._clock.time(), secrets=secrets)
+        if to.link is not None:
+            body = _harmless(body)
+        error = read_refusal(status, headers, body, now=self._clock.time(), secrets=self._hidden(to))
+        error.request_id = self._known_as(headers, to)
         if endpoint.bearer is not Bearer.ACCESS:
             error.body = ""  # it may hold tokens that nobody has seen before, and so nobody can mask
         return error
@@ -98,7 +106,7 @@ class Reader:
         """
         if call.endpoint.answer is str and not end_is_known(response.headers):
             raise OutcomeUnknownError("The answer may have been cut off, since nothing tells where it ends.")
-        known_as = request_id(response.headers, self._hidden(call))
+        known_as = self._known_as(response.headers, call)
         sink = None if says_otherwise(response.headers) else call.sink
         answer = Answer(
             status=response.status,
@@ -139,6 +147,8 @@ class Reader:
             error.unreadable = True
             what = what_came(answer.body, self._hidden(answer))
             if what is not None:
+                if answer.link is not None:
+                    what = what.partition(" (")[0]  # without the words on it
                 error.message = f"The answer is {what}, not {'CSV' if endpoint.answer is str else 'JSON'}."
             if endpoint.retry is RetryClass.SAFE:
                 error.advice = "Something between you and the service may have answered: check base_url and proxies."
@@ -158,7 +168,7 @@ class Reader:
                 )
             result = self._codec.decode(endpoint, answer.body)
         except ResponseDecodeError as error:
-            if _says_no(answer.body):
+            if answer.link is None and _says_no(answer.body):
                 raise self._no(endpoint, answer) from None
             error.request_id, error.attempts = answer.request_id, answer.attempts
             tell(error, endpoint, may_have_taken_effect=endpoint.retry is not RetryClass.SAFE)
@@ -168,7 +178,7 @@ class Reader:
         return result
 
     def _no(self, endpoint: Endpoint[Any], answer: Answer) -> APIStatusError:
-        error = self._refusal(endpoint, answer.status, answer.headers, answer.body, self._hidden(answer))
+        error = self._refusal(endpoint, answer.status, answer.headers, answer.body, answer)
         says = f': "{error.said}"' if error.said else ", without an explanation"
         error.message = f'The service answered with {answer.status}, and "success": false{says}.'
         error.operation, error.attempts = endpoint.operation, answer.attempts
@@ -181,6 +191,11 @@ class Reader:
         """What is masked in what the service, or a storage, says in answer to a call."""
         return (*self._secrets(what.token), *_parts(what.link))
 
+    def _known_as(self, headers: Headers, to: Call | Answer) -> str | None:
+        """What the service, or a storage, calls the request."""
+        known_as = request_id(headers, self._hidden(to))
+        return known_as if to.link is None or (known_as and _ID.fullmatch(known_as)) else None
+
     def _shown(self, headers: Headers, secrets: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         """What may be told of the headers of a refusal."""
         return tuple(
@@ -190,8 +205,16 @@ class Reader:
         )
 
 
+def _harmless(body: bytes) -> bytes:
+    """What a storage says, if it is plain words. Else it may quote the signature, in a spelling that nobody masks."""
+    if _WORDS.fullmatch(body):
+        return body
+    code = _CODE.search(body)
+    return code[1] if code else b""
+
+
 def _parts(link: str | None) -> set[str]:
-    """A signed URL, and what of it may be quoted alone: storages explain their refusals with parts of the signature."""
+    """A signed URL, and what of it may be quoted alone."""
     if link is None:
         return set()
     query = urlsplit(link).query

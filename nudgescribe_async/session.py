@@ -6,6 +6,8 @@ client's clock, spans all of it. ``throttle`` has what all calls share.
 
 A call that is refused (401, 403) gets another token once, if ``auth`` thinks that helps, and is sent
 again once. What is refused again is final.
+
+``follow`` sends a call to a signed URL of another origin instead, which is told nothing of the user.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from nudgescribe_async.bulk.download import DownloadReport, download
 from nudgescribe_async.cursor import digest
 from nudgescribe_async.endpoint import checked
 from nudgescribe_async.endpoints.messages import COUNT_PAGES, FETCH_CSV, MessagesEndpoints
@@ -16,6 +17,9 @@ from nudgescribe_async.options import CallOptions, bulk
 from nudgescribe_async.paging import PageIterator, PageSource
 
 if TYPE_CHECKING:
+    import os
+
+    from nudgescribe_async.bulk.download.report import Via
     from nudgescribe_async.consistency import Consistency
     from nudgescribe_async.cursor import PageCursor
     from nudgescribe_async.page_window import Order
@@ -99,4 +103,64 @@ class Messages(MessagesEndpoints):
             consistency=consistency,
             resume_from=resume_from,
             events=self._session.events,
+        )
+
+    async def download(
+        self,
+        campaign_id: str,
+        directory: str | os.PathLike[str],
+        run_number: int | None = None,
+        *,
+        concurrency: int = 4,
+        via: Via = "url",
+        overwrite: bool = False,
+        options: CallOptions | None = None,
+    ) -> DownloadReport:
+        """All message files of a campaign, each whole and checked, into a directory.
+
+        A page is a file, ``page-00001.csv`` and so on, as it was published, byte for byte. It is streamed to
+        ``page-00001.csv.partial``, and renamed when its length, the checksums that came with it, and its rows are
+        right; so what has the name of a page is a page. ``manifest.json`` says what is there, and is the journal
+        meanwhile: the same call again, also after the process was killed, skips the files that are finished and
+        unchanged, and continues the others. Memory does not grow with the size of a file, and nothing blocks the
+        event loop.
+
+        Files of the current run come by signed URL from the storage, which gets no token, key or other header of
+        yours; those of a run that is named, or if the service has no signed URLs to give, come from the service
+        itself. Asks which run is the current one at the start and at the end, so that files of two runs are never
+        mixed. A ``PageFetched`` tells of each file that is in its place.
+
+        One call at a time may work in a directory, in whichever process. Cancelling returns when no task, file or
+        connection is left; closing the client ends it with ``ClientClosedError``. Either way the same call continues.
+
+        Args:
+            campaign_id: the campaign.
+            directory: where the files go; it is made if it is not there.
+            run_number: a run in the campaign's history; left out, the current run.
+            concurrency: the most files under way; the client's own limit holds as well.
+            via: ``"url"``: by signed URL where possible; ``"csv"``: always from the service itself.
+            overwrite: whether the files of a download of something else that the directory holds may be replaced.
+                What the directory holds of the same run is continued nevertheless.
+            options: timeout, retries and headers of each request; the headers go to the service alone. Their
+                priority is ``"bulk"`` if none is given.
+
+        Returns:
+            A ``DownloadReport``: every file with its rows, bytes and SHA-256, and what was noticed.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            ValueError: an argument has a value that cannot be right, or ``directory`` is a file.
+            DownloadError: a file could not be had or kept (``page`` says which, ``__cause__`` why); the directory holds
+                something else, or is in use; the campaign was rerun meanwhile.
+            NudgescribeError: the number of files or the current run could not be had, or there is no token.
+        """
+        return await download(
+            self._session,
+            campaign_id,
+            directory,
+            run_number,
+            concurrency=concurrency,
+            via=via,
+            overwrite=overwrite,
+            options=options,
         )

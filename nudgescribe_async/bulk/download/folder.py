@@ -1,0 +1,175 @@
+"""The directory of a download: its files, its lock, its manifest. Everything here blocks.
+
+A name is never taken by anything that is not whole: what comes is written to ``page-00001.csv.partial``, and renamed
+when it is checked; the manifest is written beside and renamed. The lock is the system's, on the file ``.lock``, which
+stays: it ends with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nudgescribe_async.bulk.download.manifest import Manifest
+from nudgescribe_async.bulk.download.threads import check
+from nudgescribe_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Collection
+
+    from nudgescribe_async.bulk.download.manifest import FinishedPage
+
+__all__ = ["Folder", "InUseError"]
+
+_OURS = re.compile(r"page-\d{5,}\.csv(\.partial|\.rejected)?")
+_DIGITS = 5
+_CHUNK = 2**20
+PARTIAL = ".partial"
+REJECTED = ".rejected"
+
+
+class InUseError(Exception):
+    """Another download works in the directory."""
+
+
+class Folder:
+    """A directory that one download at a time works in. ``close`` gives it free."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+        self._digits = _DIGITS
+
+    # --- whose it is -----------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the directory if it is not there, and lock it.
+
+        Raises:
+            InUseError: somebody else has locked it.
+            ConfigurationError: this system has no such locks.
+        """
+        try:
+            import fcntl  # noqa: PLC0415 - not on every platform
+        except ImportError:
+            raise ConfigurationError("Downloads into a directory need a POSIX system.") from None
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, BlockingIOError):
+                raise InUseError from None
+            raise
+
+    def close(self) -> None:
+        """Unlock the directory. May be called more than once."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+    # --- names -----------------------------------------------------------------------------------------------------
+
+    def expect(self, last_page: int) -> None:
+        """Have names long enough for so many pages."""
+        self._digits = max(_DIGITS, len(str(last_page)))
+
+    def page(self, number: int) -> Path:
+        """Where a page's file is when it is whole."""
+        return self.path / f"page-{number:0{self._digits}d}.csv"
+
+    def partial(self, number: int) -> Path:
+        """Where it is before."""
+        return self._beside(number, PARTIAL)
+
+    def _beside(self, number: int, suffix: str) -> Path:
+        path = self.page(number)
+        return path.with_name(path.name + suffix)
+
+    # --- the manifest ----------------------------------------------------------------------------------------------
+
+    @property
+    def manifest(self) -> Path:
+        """Where the manifest is."""
+        return self.path / "manifest.json"
+
+    def read_manifest(self) -> Manifest | None:
+        """What is written there; ``None`` if there is none.
+
+        Raises:
+            ManifestError: it cannot be read.
+        """
+        try:
+            text = self.manifest.read_bytes()
+        except FileNotFoundError:
+            return None
+        return Manifest.from_json(text)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Put it in the place of the one that was there."""
+        beside = self.path / "manifest.json.partial"
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(manifest.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self.manifest)
+        self._sync()
+
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    def strays(self, known: Collection[str] = ()) -> list[Path]:
+        """Files with names of pages, or of parts of them, that are not known."""
+        return sorted(path for path in self.path.iterdir() if _OURS.fullmatch(path.name) and path.name not in known)
+
+    def tidy(self, manifest: Manifest) -> None:
+        """Remove what looks like a page and is none of the manifest's, so that nobody takes it for one."""
+        known = {entry.name for entry in manifest.finished.values()}
+        known |= {self.partial(number).name for number in manifest.unfinished}
+        for path in self.strays(known):
+            path.unlink()
+
+    def is_as_noted(self, page: FinishedPage, stop: threading.Event) -> bool:
+        """Whether a file is still what it was when it was finished."""
+        try:
+            with (self.path / page.name).open("rb", buffering=0) as file:
+                if os.fstat(file.fileno()).st_size != page.bytes:
+                    return False
+                hashed = hashlib.sha256()
+                while piece := file.read(_CHUNK):
+                    check(stop)
+                    hashed.update(piece)
+        except FileNotFoundError:
+            return False
+        return hashed.hexdigest() == page.sha256
+
+    def finish(self, number: int) -> Path:
+        """Give a part that is whole its name; what was rejected under that name before is gone then."""
+        partial, path = self.partial(number), self.page(number)
+        descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        partial.replace(path)
+        self._beside(number, REJECTED).unlink(missing_ok=True)
+        return path
+
+    def reject(self, number: int) -> Path:
+        """Put a part aside that is no file of messages, for somebody to look at."""
+        rejected = self._beside(number, REJECTED)
+        self.partial(number).replace(rejected)
+        return rejected
+
+    def _sync(self) -> None:
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with suppress(OSError):  # some file systems have none for directories
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

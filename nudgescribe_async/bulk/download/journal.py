@@ -1,0 +1,65 @@
+"""The manifest while it changes: written after each change, and once for many that come together."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from nudgescribe_async.bulk.download.threads import off_loop
+
+if TYPE_CHECKING:
+    from nudgescribe_async.bulk.download.folder import Folder
+    from nudgescribe_async.bulk.download.manifest import Checkpoint, FinishedPage, Manifest
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """Notes what is finished, and how far the rest is. Whoever awaits a note knows that it is on disk.
+
+    Raises (while noting):
+        OSError: it cannot be written. What was noted before stands.
+    """
+
+    def __init__(self, folder: Folder, manifest: Manifest) -> None:
+        self._folder = folder
+        self._manifest = manifest
+        self.finished = dict(manifest.finished)
+        self.unfinished = dict(manifest.unfinished)
+        self._writing = asyncio.Lock()
+        self._noted = self._written = 0
+
+    async def finish(self, page: int, entry: FinishedPage) -> None:
+        """A page is in its place."""
+        self.finished[page] = entry
+        self.unfinished.pop(page, None)
+        await self._write()
+
+    async def reopen(self, page: int) -> None:
+        """A page is not what it was, and comes again."""
+        if self.finished.pop(page, None) is not None:
+            await self._write()
+
+    async def keep(self, page: int, checkpoint: Checkpoint) -> None:
+        """A page has come so far."""
+        if self.unfinished.get(page) != checkpoint:
+            self.unfinished[page] = checkpoint
+            await self._write()
+
+    async def complete(self) -> None:
+        """All is here."""
+        self._manifest = evolve(self._manifest, complete=True)
+        await self._write()
+
+    async def _write(self) -> None:
+        self._noted += 1
+        wanted = self._noted
+        async with self._writing:
+            if self._written >= wanted:
+                return  # somebody who came later has written it too
+            noted = self._noted
+            manifest = evolve(self._manifest, finished=dict(self.finished), unfinished=dict(self.unfinished))
+            await off_loop(self._folder.write_manifest, manifest)
+            self._written = noted
