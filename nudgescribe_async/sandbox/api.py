@@ -109,6 +109,7 @@ class Api:
         self._jobs = jobs
         self._settings = settings
         self.log: deque[LogRecord] = deque(maxlen=log_size)
+        self._under_way: set[asyncio.Task[Any]] = set()
         self.counts: Counter[tuple[str | None, int]] = Counter()  # by operation; None is for what is none
         self.effects: Counter[str] = Counter()
         self.waiting = 0  # answers that are held back at the moment
@@ -163,6 +164,10 @@ class Api:
     @web.middleware
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         visit = request[_VISIT] = Visit()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - aiohttp gives each request one
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
         try:
             answer = await self._judge(request, handler)
             if self._settings.latency:
@@ -192,6 +197,13 @@ class Api:
 
     def _status(self, kind: RefusalKind) -> int:
         return _STATUSES[kind][self._settings.edition == 1]
+
+    async def end(self) -> None:
+        """End what still works on a request whose client has gone: nobody else does."""
+        left = [*self._under_way]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _hold(self, seconds: float) -> None:
         self.waiting += 1

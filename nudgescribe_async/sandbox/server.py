@@ -181,6 +181,7 @@ class Sandbox(Backstage):
         )
         jobs.start()
         exits.push_async_callback(jobs.stop)
+        exits.push_async_callback(api.end)
         url = await self._serve(exits, api.app, self._ports[0])
         storage_url = await self._serve(exits, api.storage_app, self._ports[1])
         storage.origin = storage_url or storage.origin

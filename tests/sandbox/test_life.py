@@ -14,9 +14,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from helpers import settle
 
 import nudgescribe_async.sandbox
-from nudgescribe_async.sandbox import Sandbox, SandboxError
+from nudgescribe_async import Nudgescribe
+from nudgescribe_async.sandbox import Delay, Sandbox, SandboxError
 from nudgescribe_async.sandbox.contract import Contract
 
 
@@ -445,3 +447,18 @@ async def test_a_host_that_is_no_name_is_a_clear_error(host: str) -> None:
     with pytest.raises(SandboxError, match="cannot listen on"):
         async with Sandbox(host=host):
             pass
+
+
+async def test_a_request_whose_client_has_gone_ends_with_the_sandbox() -> None:
+    async with Sandbox() as sandbox:
+        group = await sandbox.create_customer_group("g")
+        injection = sandbox.inject(Delay(600), operation="customers.count_pages")
+        async with Nudgescribe(sandbox.credentials, base_url=sandbox.url) as ns:
+            call = asyncio.create_task(ns.customers.count_pages(group))
+            while not injection.fired:
+                await asyncio.sleep(0.001)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+    await settle()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
