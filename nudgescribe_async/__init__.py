@@ -9,6 +9,8 @@
 
 from nudgescribe_async.auth import Credentials, FileTokenStore, MemoryTokenStore, StoredTokens, TokenStore
 from nudgescribe_async.bulk.download import DownloadedFile, DownloadReport
+from nudgescribe_async.bulk.export import ExportPart, ExportProgress, ExportReport
+from nudgescribe_async.bulk.upload import RowProblem, UploadChunk, UploadReport, UploadSource
 from nudgescribe_async.client import Nudgescribe
 from nudgescribe_async.consistency import PageReport
 from nudgescribe_async.cursor import PageCursor
@@ -96,6 +98,9 @@ __all__ = [
     "DownloadReport",
     "DownloadedFile",
     "ExportError",
+    "ExportPart",
+    "ExportProgress",
+    "ExportReport",
     "FileTokenStore",
     "Headers",
     "MemoryTokenStore",
@@ -132,6 +137,7 @@ __all__ = [
     "RetryBudget",
     "RetryPolicy",
     "RowError",
+    "RowProblem",
     "RunMessage",
     "ServerError",
     "ServerOutcomeUnknownError",
@@ -144,7 +150,10 @@ __all__ = [
     "TransportError",
     "UnprocessableEntityError",
     "UpdateReceipt",
+    "UploadChunk",
     "UploadReceipt",
+    "UploadReport",
+    "UploadSource",
     "UploadSourceError",
     "WorkspaceCampaigns",
     "__version__",

@@ -41,6 +41,7 @@ from attrs import frozen
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from nudgescribe_async.bulk.upload import UploadReport
     from nudgescribe_async.cursor import PageCursor
 
 __all__ = [
@@ -158,7 +159,13 @@ class ConfigurationError(NudgescribeError):
 
 
 class ClientClosedError(NudgescribeError):
-    """The client is closed, or was closed while the call was under way. Build a new one."""
+    """The client is closed, or was closed while the call was under way. Build a new one.
+
+    Attributes:
+        report: of an upload that was under way, what is known of it; ``None`` for anything else.
+    """
+
+    report: UploadReport | None = None
 
 
 class TransportError(NudgescribeError):
@@ -439,11 +446,15 @@ class UploadSourceError(NudgescribeError):
 
     Attributes:
         row: the number of the row; 1 is the first below the header. ``None`` if it is about the whole.
+        line: the line of the file at which the row begins, if it is a file.
         field: the profile field, if it is about one.
+        report: with ``bad_rows="refuse"``, the report with all bad rows.
     """
 
     row: int | None = None
+    line: int | None = None
     field: str | None = None
+    report: UploadReport | None = None
 
 
 class ProfileError(NudgescribeError):

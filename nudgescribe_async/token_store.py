@@ -17,9 +17,10 @@ from attrs import converters, define, field, frozen
 
 from nudgescribe_async.errors import ConfigurationError
 from nudgescribe_async.shapes import NotPickled, Secret, hidden
+from nudgescribe_async.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from nudgescribe_async.endpoints.models import Tokens
 
@@ -237,12 +238,12 @@ class FileTokenStore:
 
     async def load(self, fingerprint: str) -> StoredTokens | None:
         """The tokens saved last."""
-        accounts = await _in_thread(self._read)
+        accounts = await in_thread(self._read)
         return StoredTokens.from_plain(accounts.get(fingerprint))
 
     async def save(self, fingerprint: str, tokens: StoredTokens) -> None:
         """Keep these tokens."""
-        await _in_thread(self._write, fingerprint, tokens.to_plain())
+        await in_thread(self._write, fingerprint, tokens.to_plain())
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -285,13 +286,3 @@ class FileTokenStore:
 
     def _unusable(self, verb: str, error: OSError) -> ConfigurationError:
         return ConfigurationError(f"The token file {self._path} cannot be {verb}: {error.strerror or error}.")
-
-
-async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Work in a thread. Cancelling waits for its end, so that the lock outlasts it."""
-    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from nudgescribe_async.bulk.export import ExportReport, Source, export
+from nudgescribe_async.bulk.upload import Choices as UploadChoices
+from nudgescribe_async.bulk.upload import upload
 from nudgescribe_async.cursor import digest
 from nudgescribe_async.endpoint import checked
 from nudgescribe_async.endpoints.customers import COUNT_PAGES, LIST, CustomersEndpoints
+from nudgescribe_async.endpoints.profile_fields import LIST as LIST_FIELDS
 from nudgescribe_async.options import CallOptions, bulk
 from nudgescribe_async.paging import PageIterator, PageSource
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Literal
+
+    from nudgescribe_async.bulk.export import ExportProgress
+    from nudgescribe_async.bulk.upload import UploadChunk, UploadReport, UploadSource
     from nudgescribe_async.consistency import Consistency
     from nudgescribe_async.cursor import PageCursor
     from nudgescribe_async.endpoints.models import Customer
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
     from nudgescribe_async.reading import Answer
 
 _ITER = evolve(COUNT_PAGES, operation="customers.iter")  # so that errors name what was called
+_EXPORT = evolve(COUNT_PAGES, operation="customers.export")
 
 __all__ = ["Customers"]
 
@@ -92,3 +103,207 @@ class Customers(CustomersEndpoints):
             resume_from=resume_from,
             events=self._session.events,
         )
+
+    async def export(
+        self,
+        customer_group_id: str,
+        destination: str | os.PathLike[str],
+        format: str | None = None,  # noqa: A002 - what everybody calls it
+        *,
+        rows_per_part: int | None = None,
+        workspace_id: str | None = None,
+        consistency: Consistency = "warn",
+        overwrite: bool = False,
+        restart: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+        spool: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 1.0,
+        on_progress: Callable[[ExportProgress], None] | None = None,
+        concurrency: int = 8,
+        prefetch: int | None = None,
+        options: CallOptions | None = None,
+    ) -> ExportReport:
+        """All customers of a group into a file, or a folder of parts: NDJSON, CSV or Parquet.
+
+        It is written beside the destination (``<destination>.partial``), and renamed when it is complete. Whatever ends a
+        call before that, ``kill -9`` included, the same call made again goes on from the last checkpoint, without a
+        lost or doubled row; what it makes is the same, byte for byte, as without the interruption. A manifest says what
+        was made. See the guide for the columns, and for what becomes of values that fit none.
+
+        One call at a time works on a destination; others are refused at once, in other processes too. Files are
+        written in a thread, and one page after the other, so that memory does not grow with the group. Cancelling
+        waits for the write under way, and writes a checkpoint; so does an error, and closing the client.
+
+        Args:
+            customer_group_id: the group.
+            destination: a path, or a URL that fsspec knows (extra ``fsspec``).
+            format: ``"ndjson"``, ``"csv"`` or ``"parquet"`` (extra ``parquet``), the first two also with ``".gz"`` behind it.
+                Left out, the suffix of the path says it.
+            rows_per_part: the destination is a folder, and a part ends with the page that gives it so many rows.
+            workspace_id: whose profile fields become columns, if profiles are readable (``profile_decryptor``); left out,
+                the workspace of the first customer.
+            consistency: what to do when the group changes meanwhile: ``"warn"`` reports it, ``"dedupe"`` leaves out who came
+                before, ``"strict"`` raises ``PageDriftError``.
+            overwrite: replace what is there, once the new one is complete. A folder is replaced only if an export made
+                all that is in it.
+            restart: forget what an earlier call has left.
+            storage_options: for fsspec: credentials and the like. They are kept nowhere.
+            spool: for a URL, the folder to write in until a file is complete; one of your own under the folder for
+                temporary files, if left out.
+            checkpoint_every: seconds between checkpoints, which is what has to be read again after a crash.
+            on_progress: a plain function, called on the event loop after each page that was written. What it raises is
+                logged.
+            concurrency: the most requests in flight; the client's own limit holds as well.
+            prefetch: the most pages ahead of the one that is written; twice ``concurrency`` if left out.
+            options: timeout, retries and headers of each request. Their priority is ``"bulk"`` if none is given.
+
+        Returns:
+            ``ExportReport``.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            ValueError: an argument has a value that cannot be right.
+            ConfigurationError: a package is missing; the text says which extra to install.
+            ExportError: the destination is taken, cannot be written, or what an earlier call left cannot be continued.
+            PageError: a page could not be had. The same call goes on.
+            PageDriftError: the group changed, and ``consistency="strict"``.
+            ProfileError: a profile cannot be read.
+            NudgescribeError: the number of pages could not be had, or there is no token.
+        """
+        options = bulk(options)
+        checked(_EXPORT, {"customer_group_id": customer_group_id})
+
+        def iterate(resume_from: str | None) -> PageIterator[Customer]:
+            return self.iter(
+                customer_group_id,
+                concurrency=concurrency,
+                prefetch=prefetch,
+                consistency=consistency,
+                resume_from=resume_from,
+                options=options,
+            )
+
+        source = Source(
+            iterate=iterate,
+            fields=lambda workspace: self._session.call(LIST_FIELDS, {"workspace_id": workspace}, options),
+            decrypted=self._session.reads_profiles,
+            consistency=consistency,
+            asked={"base_url": self._session.base_url, "customer_group_id": customer_group_id},
+        )
+        return await export(
+            source,
+            destination,
+            format,
+            rows_per_part=rows_per_part,
+            workspace_id=workspace_id,
+            overwrite=overwrite,
+            restart=restart,
+            storage_options=storage_options,
+            spool=spool,
+            checkpoint_every=checkpoint_every,
+            on_progress=on_progress,
+        )
+
+    async def upload(
+        self,
+        workspace_id: str,
+        customer_group_id: str,
+        source: UploadSource,
+        *,
+        fields: Sequence[str] | None = None,
+        encoding: str = "utf-8",
+        delimiter: str = ",",
+        validate: bool = True,
+        unique: str | None = None,
+        bad_rows: Literal["skip", "refuse"] = "skip",
+        dry_run: bool = False,
+        from_row: int = 1,
+        to_row: int | None = None,
+        concurrency: int = 1,
+        repeat_unknown: bool = False,
+        rows_per_chunk: int = 10_000,
+        chunk_bytes: int = 16 * 2**20,
+        max_cell_bytes: int = 2**20,
+        keep_problems: int = 10_000,
+        spool: str | os.PathLike[str] | None = None,
+        on_chunk: Callable[[UploadChunk], object] | None = None,
+        options: CallOptions | None = None,
+    ) -> UploadReport:
+        """Upload customers from a file, an iterable or a table of any size, and account for every row.
+
+        One pass reads the source, checks each row against the profile fields of the workspace, and keeps the good ones
+        in a file without a name (personal data; the system frees it whatever happens). Only when all of it is through
+        are they sent, with ``customers.check``, a chunk at a time. What the service says of a row is put down to
+        the row of the source. Memory does not grow with the source.
+
+        A chunk that fails ends the sending; one whose outcome is not known is not sent again. Both are in the report,
+        which is returned then, too: call ``raise_for_failures()`` on it, or look at ``complete``.
+
+        All blocking work is done in threads. Cancelling waits for the piece under way, closes what was opened here and
+        any generator, and frees the kept rows; chunks that were sent have taken effect, and ``on_chunk`` was told of them.
+        Any number of uploads may run at once; those into one group take effect in any order.
+
+        Args:
+            workspace_id: the workspace, whose profile fields the columns are.
+            customer_group_id: the group that receives the customers.
+            source: a path, ``bytes``, or a binary file of CSV with a header; an iterable, async or plain, of mappings or
+                of bytes; a table of pandas, polars or Arrow (extra ``parquet``); or a function that gives one of
+                them. A file object is read from where it stands, and left open.
+            fields: the columns to send; others are left out. Mappings that lack one have it empty. Left out: all
+                columns; mappings must have those of the first one.
+            encoding: of the text, such as ``"latin-1"``. A byte order mark of UTF-8 is taken off.
+            delimiter: between cells.
+            validate: ``False`` leaves names and values to the service, and does not ask for the profile fields. Dates
+                of tables and mappings are written as ``yyyy-MM-dd`` then.
+            unique: the column in which no value may come twice, such as the identifier; a row with the value of an earlier
+                good one is a bad row. Its memory grows with the rows, by about 100 MB for a million.
+            bad_rows: ``"skip"`` sends the others; ``"refuse"`` sends nothing if there is one.
+            dry_run: only the pass: what would be refused here, and in which chunks the rest would go.
+            from_row: the first row to look at. Those before are read, and neither checked nor sent.
+            to_row: the last row to look at; the source is not read beyond.
+            concurrency: chunks in flight. With more than one, their rows may take effect in another order.
+            repeat_unknown: send a chunk again, up to three times, whose outcome is not known. For rows that carry the
+                identifier of the customer, so that the service finds those that it has.
+            rows_per_chunk: the most rows of one request.
+            chunk_bytes: about the most bytes of one request.
+            max_cell_bytes: a larger cell is taken for a mistake in the file.
+            keep_problems: of how many problems the report keeps row and reason; all are counted.
+            spool: the folder for the kept rows, which take as much space as the source; the system's place for temporary
+                files if left out.
+            on_chunk: called with each chunk when it has ended, however; what it raises ends the upload.
+            options: timeout, retries and headers of each request. Their priority is ``"bulk"`` if none is given.
+
+        Returns:
+            ``UploadReport``: returned whenever the pass ended well, but for the two cases of ``ClientClosedError`` and
+            cancellation.
+
+        Raises:
+            UploadSourceError: the source is not fit to be sent, and nothing was sent: ``row``, ``line`` and ``field`` say
+                where, as far as it has a place. ``report`` has the bad rows if ``bad_rows="refuse"``.
+            ClientClosedError: the client was closed; ``report`` is there if that was after the pass.
+            ConfigurationError: a table is given, and pyarrow is not installed; or a number is none above 0.
+            NudgescribeError: the profile fields could not be read. Nothing was sent.
+            OSError: the source cannot be opened or read, or the rows cannot be kept. Nothing was sent.
+            TypeError: an argument is of the wrong type.
+            ValueError: an argument has a value that cannot be right.
+        """
+        choices = UploadChoices.of(
+            fields=fields,
+            encoding=encoding,
+            delimiter=delimiter,
+            validate=validate,
+            unique=unique,
+            bad_rows=bad_rows,
+            dry_run=dry_run,
+            from_row=from_row,
+            to_row=to_row,
+            concurrency=concurrency,
+            repeat_unknown=repeat_unknown,
+            rows_per_chunk=rows_per_chunk,
+            chunk_bytes=chunk_bytes,
+            max_cell_bytes=max_cell_bytes,
+            keep_problems=keep_problems,
+            spool=spool,
+            on_chunk=on_chunk,
+        )
+        return await upload(self._session, workspace_id, customer_group_id, source, choices, options)

@@ -6,7 +6,6 @@ for the read that is under way, closes the file, and goes on.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import io
 import os
@@ -15,9 +14,10 @@ import secrets
 import stat
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
+from typing import IO, TYPE_CHECKING, Final, Protocol, TypeAlias, cast, runtime_checkable
 
 from nudgescribe_async.errors import ConfigurationError
+from nudgescribe_async.threads import in_thread
 from nudgescribe_async.transport import StreamBody
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ _ACCEPTED = (
     "a path, bytes, a file opened with 'rb', a function without arguments that gives an async iterator of bytes, or an"
     " iterator of bytes"
 )
-_T = TypeVar("_T")
 
 
 def multipart_body(
@@ -244,15 +243,15 @@ class _File:
 
 async def _read(file: _File) -> AsyncIterator[bytes]:
     try:
-        while chunk := await _in_thread(lambda: file.read(PIECE)):
+        while chunk := await in_thread(lambda: file.read(PIECE)):
             yield chunk
     finally:
-        await _in_thread(file.close)
+        await in_thread(file.close)
 
 
 def _object_body(file: _Readable) -> StreamBody:
     async def stream() -> AsyncIterator[bytes]:
-        while chunk := await _in_thread(lambda: file.read(PIECE)):
+        while chunk := await in_thread(lambda: file.read(PIECE)):
             if not isinstance(chunk, (bytes, bytearray, memoryview)):
                 raise TypeError(f"read() of the file gave {type(chunk).__name__}, not bytes: open it with 'rb'.")
             yield bytes(chunk)
@@ -278,11 +277,11 @@ def _iterator_body(chunks: AsyncIterable[object] | Iterator[object]) -> StreamBo
 async def _in_threads(chunks: Iterator[object]) -> AsyncIterator[object]:
     end = object()
     try:
-        while (chunk := await _in_thread(lambda: next(chunks, end))) is not end:
+        while (chunk := await in_thread(lambda: next(chunks, end))) is not end:
             yield chunk
     finally:
         if isinstance(chunks, Generator):
-            await _in_thread(chunks.close)
+            await in_thread(chunks.close)
 
 
 def _once(
@@ -329,21 +328,6 @@ def _function_body(function: Callable[[], object]) -> StreamBody:
         return cast("AsyncIterator[bytes]", stream)
 
     return StreamBody(open=open_checked)
-
-
-async def _in_thread(function: Callable[[], _T]) -> _T:
-    """Run it in a thread. When cancelled, wait for its end first: nothing else may touch the file meanwhile."""
-    work = asyncio.ensure_future(asyncio.to_thread(function))
-    cancelled: asyncio.CancelledError | None = None
-    while not work.done():
-        try:
-            await asyncio.wait({work})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        work.exception()  # it has been looked at
-        raise cancelled
-    return work.result()
 
 
 async def _close(stream: AsyncIterator[object]) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from nudgescribe_async.bulk.download.threads import check
 from nudgescribe_async.message_file import long_cells, not_a_file
+from nudgescribe_async.threads import check
 
 if TYPE_CHECKING:
     import threading

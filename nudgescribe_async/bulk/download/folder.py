@@ -7,16 +7,14 @@ stays: it ends with the process, however that ends.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nudgescribe_async.bulk.download.manifest import Manifest
-from nudgescribe_async.bulk.download.threads import check
-from nudgescribe_async.errors import ConfigurationError
+from nudgescribe_async.bulk.files import Lock, checksum, flush_file, replace_file
+from nudgescribe_async.threads import check
 
 if TYPE_CHECKING:
     import threading
@@ -24,17 +22,12 @@ if TYPE_CHECKING:
 
     from nudgescribe_async.bulk.download.manifest import FinishedPage
 
-__all__ = ["Folder", "InUseError"]
+__all__ = ["Folder"]
 
 _OURS = re.compile(r"page-\d{5,}\.csv(\.partial|\.rejected)?")
 _DIGITS = 5
-_CHUNK = 2**20
 PARTIAL = ".partial"
 REJECTED = ".rejected"
-
-
-class InUseError(Exception):
-    """Another download works in the directory."""
 
 
 class Folder:
@@ -42,7 +35,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: int | None = None
+        self._lock: Lock | None = None
         self._digits = _DIGITS
 
     # --- whose it is -----------------------------------------------------------------------------------------------
@@ -54,25 +47,13 @@ class Folder:
             InUseError: somebody else has locked it.
             ConfigurationError: this system has no such locks.
         """
-        try:
-            import fcntl  # noqa: PLC0415 - not on every platform
-        except ImportError:
-            raise ConfigurationError("Downloads into a directory need a POSIX system.") from None
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BaseException as error:
-            self.close()
-            if isinstance(error, BlockingIOError):
-                raise InUseError from None
-            raise
+        self._lock = Lock(self.path / ".lock")
 
     def close(self) -> None:
         """Unlock the directory. May be called more than once."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            os.close(lock)
+        if self._lock is not None:
+            self._lock.release()
 
     # --- names -----------------------------------------------------------------------------------------------------
 
@@ -113,13 +94,7 @@ class Folder:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Put it in the place of the one that was there."""
-        beside = self.path / "manifest.json.partial"
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(manifest.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.manifest)
-        self._sync()
+        replace_file(self.manifest, manifest.to_json().encode())
 
     # --- files -----------------------------------------------------------------------------------------------------
 
@@ -136,27 +111,20 @@ class Folder:
 
     def is_as_noted(self, page: FinishedPage, stop: threading.Event) -> bool:
         """Whether a file is still what it was when it was finished."""
+        path = self.path / page.name
         try:
-            with (self.path / page.name).open("rb", buffering=0) as file:
-                if os.fstat(file.fileno()).st_size != page.bytes:
-                    return False
-                hashed = hashlib.sha256()
-                while piece := file.read(_CHUNK):
-                    check(stop)
-                    hashed.update(piece)
+            if path.stat().st_size != page.bytes:
+                return False
+            hashed, _ = checksum(path, pause=partial(check, stop))
         except FileNotFoundError:
             return False
-        return hashed.hexdigest() == page.sha256
+        return bool(hashed.hexdigest() == page.sha256)
 
     def finish(self, number: int) -> Path:
         """Give a part that is whole its name; what was rejected under that name before is gone then."""
-        partial, path = self.partial(number), self.page(number)
-        descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        partial.replace(path)
+        part, path = self.partial(number), self.page(number)
+        flush_file(part)
+        part.replace(path)
         self._beside(number, REJECTED).unlink(missing_ok=True)
         return path
 
@@ -165,11 +133,3 @@ class Folder:
         rejected = self._beside(number, REJECTED)
         self.partial(number).replace(rejected)
         return rejected
-
-    def _sync(self) -> None:
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with suppress(OSError):  # some file systems have none for directories
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attrs import evolve
 
-from nudgescribe_async.bulk.download.folder import Folder, InUseError
+from nudgescribe_async.bulk.download.folder import Folder
 from nudgescribe_async.bulk.download.journal import Journal
 from nudgescribe_async.bulk.download.manifest import Manifest, ManifestError
 from nudgescribe_async.bulk.download.pages import OPERATION, Pages, disk_trouble
 from nudgescribe_async.bulk.download.report import DownloadedFile, DownloadReport
-from nudgescribe_async.bulk.download.threads import off_loop
+from nudgescribe_async.bulk.files import InUseError
 from nudgescribe_async.cursor import digest
 from nudgescribe_async.endpoint import checked
 from nudgescribe_async.endpoints.messages import COUNT_PAGES, FETCH_CSV
@@ -42,6 +42,7 @@ from nudgescribe_async.errors import (
 )
 from nudgescribe_async.events import PageFetched
 from nudgescribe_async.options import CallOptions, bulk
+from nudgescribe_async.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -135,7 +136,7 @@ class _Download:
 
     async def run(self) -> DownloadReport:
         try:
-            await off_loop(self._open)
+            await in_thread(self._open)
             return await self._run()
         except OSError as error:
             raise disk_trouble(error, self._folder) from error
@@ -153,7 +154,7 @@ class _Download:
             raise ValueError(f"{OPERATION}: directory is no directory: {self._folder.path}.") from None
 
     async def _run(self) -> DownloadReport:
-        found = await off_loop(self._found)
+        found = await in_thread(self._found)
         current_run = await self._current_run()
         total = await self._count()
         wanted = Manifest(
@@ -167,8 +168,8 @@ class _Download:
         numbers = range(self._first_page, self._first_page + total)
         self._folder.expect(numbers[-1] if numbers else 0)
         if manifest is not found:
-            await off_loop(self._folder.write_manifest, manifest)
-        await off_loop(self._folder.tidy, manifest)
+            await in_thread(self._folder.write_manifest, manifest)
+        await in_thread(self._folder.tidy, manifest)
         journal = Journal(self._folder, manifest)
         pages = Pages(
             session=self._session,

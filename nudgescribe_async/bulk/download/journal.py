@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from nudgescribe_async.bulk.download.threads import off_loop
+from nudgescribe_async.threads import in_thread
 
 if TYPE_CHECKING:
     from nudgescribe_async.bulk.download.folder import Folder
@@ -61,5 +61,5 @@ class Journal:
                 return  # somebody who came later has written it too
             noted = self._noted
             manifest = evolve(self._manifest, finished=dict(self.finished), unfinished=dict(self.unfinished))
-            await off_loop(self._folder.write_manifest, manifest)
+            await in_thread(self._folder.write_manifest, manifest)
             self._written = noted

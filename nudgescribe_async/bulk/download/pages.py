@@ -11,7 +11,6 @@ from nudgescribe_async.bulk.download.links import Link, problem_of
 from nudgescribe_async.bulk.download.manifest import FinishedPage
 from nudgescribe_async.bulk.download.partial import PartialFile
 from nudgescribe_async.bulk.download.report import DownloadedFile
-from nudgescribe_async.bulk.download.threads import off_loop
 from nudgescribe_async.endpoint import Bearer, Effect, Endpoint, RetryClass
 from nudgescribe_async.endpoints.messages import FETCH_CSV, FETCH_URL
 from nudgescribe_async.errors import (
@@ -24,6 +23,7 @@ from nudgescribe_async.errors import (
 )
 from nudgescribe_async.retry import in_brief, in_trouble
 from nudgescribe_async.shapes import Evidence
+from nudgescribe_async.threads import in_thread
 
 if TYPE_CHECKING:
     import threading
@@ -106,7 +106,7 @@ class Pages:
         try:
             kept = self._journal.finished.get(page)
             if kept is not None:
-                if await off_loop(self._folder.is_as_noted, kept, self._stop):
+                if await in_thread(self._folder.is_as_noted, kept, self._stop):
                     return self._file(page, kept, skipped=True)
                 self.notes.append(f"{kept.name} was changed or removed since it was downloaded, and came again.")
                 await self._journal.reopen(page)
@@ -120,12 +120,12 @@ class Pages:
         partial = PartialFile(self._folder.partial(page), keep=lambda checkpoint: self._journal.keep(page, checkpoint))
         noted = self._journal.unfinished.get(page)
         if noted is not None and self._via == "url":
-            await off_loop(partial.restore, noted, self._stop)
+            await in_thread(partial.restore, noted, self._stop)
         damage: DamageError | None = None
         for _ in range(_ROUNDS):
             via = await self._fetch(page, partial)
             try:
-                content = await off_loop(
+                content = await in_thread(
                     examine, self._folder.partial(page), partial.headers_of_answer, partial.digests, self._stop
                 )
             except DamageError as error:
@@ -138,7 +138,7 @@ class Pages:
         raise await self._damaged(page, damage) from damage
 
     async def _finish(self, page: int, content: Content, via: Via, *, resumed: bool) -> DownloadedFile:
-        path = await off_loop(self._folder.finish, page)
+        path = await in_thread(self._folder.finish, page)
         entry = FinishedPage(name=path.name, bytes=content.bytes, rows=content.rows, sha256=content.sha256, via=via)
         await self._journal.finish(page, entry)
         return evolve(self._file(page, entry), resumed=resumed)
@@ -262,7 +262,7 @@ class Pages:
         return failure
 
     async def _damaged(self, page: int, damage: DamageError | None) -> DownloadError:
-        rejected = await off_loop(self._folder.reject, page)
+        rejected = await in_thread(self._folder.reject, page)
         self._journal.unfinished.pop(page, None)
         failure = DownloadError(
             f"Page {page} of {self._total} {damage}. It is not among the files; {rejected.name} is what came.",

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from nudgescribe_async.bulk.download.digests import offered
 from nudgescribe_async.bulk.download.manifest import Checkpoint
-from nudgescribe_async.bulk.download.threads import check, off_loop
 from nudgescribe_async.errors import OutcomeUnknownError, ResponseDecodeError
 from nudgescribe_async.message_file import is_visibly_none, not_a_file
+from nudgescribe_async.threads import check, in_thread
 from nudgescribe_async.transport import Headers
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class PartialFile:
         """Take what comes. See ``Sink``."""
         self._begin(response)
         try:
-            await off_loop(self._open)
+            await in_thread(self._open)
             async for chunk in response.stream:
                 self._buffer += chunk
                 chunk = b""  # noqa: PLW2901 - tracebacks may be kept with their locals, and this is of customers
@@ -123,9 +123,9 @@ class PartialFile:
                 self._judge_start()
         except BaseException:
             with suppress(OSError):  # something went wrong already
-                await off_loop(self._write_and_close)
+                await in_thread(self._write_and_close)
             raise
-        await off_loop(self._write_and_close)
+        await in_thread(self._write_and_close)
         self._end()
 
     def _begin(self, response: Response) -> None:
@@ -160,7 +160,7 @@ class PartialFile:
         if self._total is not None and self.size + len(self._buffer) > self._total:
             self.start_anew()
             raise _odd("The answer is longer than it said.")
-        await off_loop(self._write)
+        await in_thread(self._write)
         if self.size - self._kept >= CHECKPOINT_EVERY:
             checkpoint = self.checkpoint()
             if checkpoint is not None:
