@@ -6,26 +6,26 @@ from typing import Any
 
 import pytest
 
-from nudgescribe_async import demo
-from nudgescribe_async.sandbox import Sandbox, sample_customers
+from nudgescribe_async import AesGcmProfiles, demo
+from nudgescribe_async.sandbox import sample_customers
 
 
 async def test_the_demo_verifies_all_of_its_promises_on_fewer_customers(tmp_path: Path) -> None:
     report = await demo.run(tmp_path, sample_customers()[:300])
-    assert len(report.verified) == 7
+    assert len(report.verified) == 9
     assert "exactly one rerun took place, by the sandbox's own count" in report.verified
 
 
 async def test_the_demo_fails_if_one_cell_comes_back_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Sandbox.decrypt
+    honest = AesGcmProfiles.decrypt
 
-    def dishonest(sandbox: Sandbox, customer_id: str, profile: Mapping[str, Any]) -> dict[str, Any]:
-        cells: dict[str, Any] = dict(honest(sandbox, customer_id, profile))
+    def dishonest(key: AesGcmProfiles, customer_id: str, profile: Mapping[str, Any]) -> Mapping[str, Any]:
+        cells: dict[str, Any] = dict(honest(key, customer_id, profile))
         if cells["external_id"] == "00007":
             cells["total_spend"] = "0.01"
         return cells
 
-    monkeypatch.setattr(Sandbox, "decrypt", dishonest)
+    monkeypatch.setattr(AesGcmProfiles, "decrypt", dishonest)
     with pytest.raises(demo.DifferenceError, match="row 7, column 'total_spend'"):
         await demo.run(tmp_path, sample_customers()[:20])
 

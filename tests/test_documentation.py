@@ -29,7 +29,7 @@ def programs() -> list[tuple[str, str]]:
     ]
 
 
-async def run_program(text: str, settings: dict[str, str]) -> tuple[int, str, str]:
+async def run_program(text: str, settings: dict[str, str], folder: Path) -> tuple[int, str, str]:
     # Debug mode would say on stderr what took long, which is no matter of the examples.
     environment = {name: value for name, value in os.environ.items() if name not in DEBUG} | settings
     process = await asyncio.create_subprocess_exec(
@@ -39,6 +39,7 @@ async def run_program(text: str, settings: dict[str, str]) -> tuple[int, str, st
         "-c",
         text,
         env=environment,
+        cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -58,7 +59,7 @@ def test_the_readme_has_a_program_for_a_service_a_bulk_job_and_reruns() -> None:
 
 
 @pytest.mark.parametrize(("name", "program"), programs(), ids=[name for name, _ in programs()])
-async def test_every_program_runs_against_the_sandbox_as_it_stands(name: str, program: str) -> None:
+async def test_every_program_runs_against_the_sandbox_as_it_stands(name: str, program: str, tmp_path: Path) -> None:
     async with Sandbox(example=True) as sandbox:
         published = sandbox.example.campaigns
         groups = sandbox.example.customer_groups
@@ -74,6 +75,7 @@ async def test_every_program_runs_against_the_sandbox_as_it_stands(name: str, pr
                 "NUDGESCRIBE_BASE_URL": sandbox.url,
                 "NUDGESCRIBE_WORKSPACE_ID": sandbox.workspace_id,
             },
+            tmp_path,
         )
     assert (code, errors) == (0, "")
     assert output.strip(), f"{name} printed nothing"
