@@ -82,6 +82,15 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """Ten ``kill -9`` of an export of 200,000 customers in each format, and of a download; CI has a short form."""
+    session.install(".[sandbox,speed,parquet,fsspec,crypto]", *group("tests"))
+    size = {"NUDGESCRIBE_EXPORT_KILLS": "10", "NUDGESCRIBE_EXPORT_CUSTOMERS": "200000"}
+    files = ("tests/bulk/test_export_crash.py", "tests/bulk/test_download_crash.py")
+    session.run("pytest", *files, "-k", "kill", "-v", *session.posargs, env=size)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, strictly, into ``site/``."""
     session.install(".[sandbox]", *group("docs"))
