@@ -116,6 +116,8 @@ class Watch(Generic[T]):
     empty_pages: int = 0
     last_page_changed: bool = False
     moved: bool = False
+    nothing_new: bool = False
+    """Whether all items of the page that was looked at last came before."""
     noticed: list[tuple[str, str]] = field(factory=list[tuple[str, str]])
     """What is new: its kind, and a sentence."""
     _seen: set[str] = field(factory=set[str])
@@ -146,6 +148,7 @@ class Watch(Generic[T]):
         ids = [*map(self.identify, items)]
         new = set(ids)
         new -= self._seen
+        self.nothing_new = not new
         again = len(ids) - len(new)
         first_ones = None
         if again:

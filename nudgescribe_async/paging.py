@@ -465,6 +465,11 @@ class _Reading(Generic[P, T]):
             if before is None or self._mark(before) != self.cursor.last:
                 self.watch.found_moved()
         self._judge(number)
+        if self.total is None and self.watch.nothing_new:
+            # A service that gives the same page for every number would do so for ever.
+            raise self._drift(
+                f"Page {number} has nothing but items that came before, so the pages may never end.", number
+            )
         if skip:
             positions = [where for where in (positions if positions is not None else range(size)) if where >= skip]
         if positions is not None:
@@ -498,18 +503,22 @@ class _Reading(Generic[P, T]):
         noticed, self.watch.noticed = self.watch.noticed, []
         for kind, sentence in noticed:
             if self.watch.consistency == "strict":
-                failure = PageDriftError(
-                    f"The set changed while its pages were read. {sentence}",
-                    page=number,
-                    cursor=self.cursor,
-                    operation=self.source.operation,
-                )
-                failure.drift = sentence
+                failure = self._drift(sentence, number)
                 failure.advice = "Read it anew, or go on from the cursor with another consistency."
                 raise failure
             if kind not in self.told:
                 self.told.add(kind)
                 self._emit(sentence)
+
+    def _drift(self, sentence: str, number: int | None) -> PageDriftError:
+        failure = PageDriftError(
+            f"The set changed while its pages were read. {sentence}",
+            page=number,
+            cursor=self.cursor,
+            operation=self.source.operation,
+        )
+        failure.drift = sentence
+        return failure
 
     def _emit(self, drift: str) -> None:
         self.events.emit(PagesDrifted(operation=self.source.operation, drift=drift))

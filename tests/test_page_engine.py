@@ -589,6 +589,23 @@ async def test_without_a_count_only_the_page_after_tells_whether_one_is_short(
     assert (stream.report.short_pages, stream.report.empty_pages) == (short, 0)
 
 
+@pytest.mark.parametrize("consistency", ["warn", "dedupe", "strict"])
+async def test_a_service_that_gives_the_same_page_for_ever_is_left(consistency: str) -> None:
+    things = Things(30)
+
+    async def fetch(page: int) -> list[str]:
+        return await things.fetch(min(page, 3))
+
+    stream = things.iterator(fetch=fetch, count=None, consistency=consistency)
+    found = list[str]()
+    with pytest.raises(PageDriftError) as caught:
+        await into(found, stream)
+    assert found == things.ids
+    assert caught.value.page == 4
+    if consistency != "strict":
+        assert "may never end" in str(caught.value)
+
+
 async def test_warn_sees_what_is_near_and_strict_and_dedupe_see_all() -> None:
     for distance, near in ((NEAR - 1, True), (NEAR + 5, False)):
         for consistency in ("warn", "dedupe", "strict"):
