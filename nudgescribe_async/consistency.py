@@ -164,10 +164,6 @@ class Watch(Generic[T]):
         if self.identify is not None:
             self._remember({*map(self.identify, items)})
 
-    def know(self, ids: Iterable[str]) -> None:
-        """Know, for good, ids that were handed out by an earlier iteration."""
-        self._seen.update(ids)
-
     def found_moved(self) -> None:
         """Items are not where the cursor says."""
         self.moved = True
