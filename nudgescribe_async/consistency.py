@@ -37,11 +37,13 @@ class PageReport:
         pages: how many pages were handed out, by this iteration.
         items: how many items were handed out, by this iteration.
         total: how many pages there were at the start; for one that was resumed, at the start of the first.
+        total_at_resumption: how many there were when this iteration began, if it was resumed.
         total_at_end: how many there were at the end; ``None`` before that, or if the number could not be had.
         complete: whether it came to the end.
         repeated: how many items came that had come before. With ``"warn"``, of those near each other.
         short_pages: how many pages were shorter than others, without being the last.
         empty_pages: how many pages were empty that ought not to be.
+        uncounted_pages: how many pages had items, though the service had said that there are none.
         last_page_changed: whether the last page was another one when its turn came than it had been at the start.
         moved: whether the items were no longer where the cursor said, when it was resumed.
         seconds: since the first request.
@@ -52,11 +54,13 @@ class PageReport:
     pages: int = 0
     items: int = 0
     total: int | None = None
+    total_at_resumption: int | None = None
     total_at_end: int | None = None
     complete: bool = False
     repeated: int = 0
     short_pages: int = 0
     empty_pages: int = 0
+    uncounted_pages: int = 0
     last_page_changed: bool = False
     moved: bool = False
     seconds: float = 0.0
@@ -84,8 +88,18 @@ class PageReport:
             yield "The last page was another one at the end than at the start."
         if self.moved:
             yield "The items had moved when the iteration was resumed."
-        if self.total_at_end is not None and self.total_at_end != self.total:
-            yield f"There were {_counted(self.total or 0, 'page')} at the start, and {self.total_at_end:,} at the end."
+        if self.uncounted_pages:
+            yield f"{_counted(self.uncounted_pages, 'page')} had items, though the service had said that there are none."
+        yield from self._totals()
+
+    def _totals(self) -> Iterable[str]:
+        before, when = self.total or 0, "at the start"
+        resumed, ended = self.total_at_resumption, self.total_at_end
+        if resumed is not None and resumed != before:
+            yield f"There were {_counted(before, 'page')} at the start, and {resumed:,} when it was resumed."
+            before, when = resumed, "when it was resumed"
+        if ended is not None and ended != before:
+            yield f"There were {_counted(before, 'page')} {when}, and {ended:,} at the end."
 
     def __str__(self) -> str:
         read = f"{self.operation}: {_counted(self.items, 'item')} on {_counted(self.pages, 'page')}"
@@ -114,6 +128,7 @@ class Watch(Generic[T]):
     repeated: int = 0
     short_pages: int = 0
     empty_pages: int = 0
+    uncounted_pages: int = 0
     last_page_changed: bool = False
     moved: bool = False
     nothing_new: bool = False
@@ -147,7 +162,8 @@ class Watch(Generic[T]):
             return None
         ids = [*map(self.identify, items)]
         new = set(ids)
-        new -= self._seen
+        known = new & self._seen
+        new -= known
         self.nothing_new = not new
         again = len(ids) - len(new)
         first_ones = None
@@ -156,7 +172,7 @@ class Watch(Generic[T]):
             self._notice("repeated", f"{_counted(again, 'item')} of page {number} came before.")
             if self.consistency == "dedupe":
                 first_ones = _first_ones(ids, set(new))
-        self._remember(new)
+        self._remember(new, known)
         return first_ones
 
     def remember(self, items: Collection[T]) -> None:
@@ -175,14 +191,24 @@ class Watch(Generic[T]):
             self.last_page_changed = True
             self._notice("tail", "The last page is not the one that it was at the start.")
 
+    def found_uncounted(self) -> None:
+        """There are items, and the service has said that there are no pages."""
+        if not self.uncounted_pages:
+            self._notice("uncounted", "There are items, though the service has said that there are no pages.")
+        self.uncounted_pages += 1
+
     def compare_totals(self, before: int, now: int) -> None:
         """Compare the number of pages with what it was at the start."""
         if now != before:
             self._notice("total", f"There were {_counted(before, 'page')} at the start, and now there are {now:,}.")
 
-    def _remember(self, ids: set[str]) -> None:
+    def _remember(self, ids: set[str], known: Collection[str] = ()) -> None:
         self._seen |= ids
         if self.consistency == "warn":
+            if known:  # what came again is near for as long as this page is
+                for page in self._near:
+                    page.difference_update(known)
+                ids = ids.union(known)
             self._near.append(ids)
             if len(self._near) > NEAR:
                 self._seen -= self._near.popleft()

@@ -50,6 +50,7 @@ class PageWindow(Generic[P]):
         # What is to be taken next: in the order of pages as they were asked for, else as they came.
         self._line: deque[asyncio.Task[P]] = deque()
         self._cancelled: list[asyncio.Task[Any]] = []
+        self._closed = False
         self._by_completion = order == "completion"
         self._came = asyncio.Event()
 
@@ -73,13 +74,15 @@ class PageWindow(Generic[P]):
         ``None`` if there are no more. As a page is taken, another one is asked for, unless it went wrong.
         """
         self._fill()
-        if not self._waiting:
-            return None
-        while not self._line:
+        while self._waiting and not self._line:
             self._came.clear()
             await self._came.wait()
+        if not self._waiting:
+            return None
         task = self._line[0]
         await asyncio.wait([task])
+        if task not in self._waiting:
+            return None  # closed meanwhile
         self._line.popleft()
         number = self._waiting.pop(task)
         if task.exception() is None:
@@ -96,6 +99,10 @@ class PageWindow(Generic[P]):
                     self._line.remove(task)
                 self.adopt(task)
 
+    def go_on(self) -> None:
+        """Nobody knows where the pages end after all."""
+        self._last = None
+
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """End another task along with those of the pages."""
         task.cancel()
@@ -107,12 +114,15 @@ class PageWindow(Generic[P]):
             self.adopt(task)
         self._waiting.clear()
         self._line.clear()
+        self._closed = True
+        self._came.set()
         ending, self._cancelled = self._cancelled, []  # who keeps the iterator for its cursor does not keep the pages
         await asyncio.gather(*ending, return_exceptions=True)
 
     def _fill(self) -> None:
         while (
-            len(self._waiting) < self.ahead
+            not self._closed
+            and len(self._waiting) < self.ahead
             and (self._last is None or self._next <= self._last)
             and (not self._by_completion or self._next <= self.reach)
         ):

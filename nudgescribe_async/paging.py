@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import suppress
 from itertools import count as count_from
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -44,6 +45,9 @@ T = TypeVar("T")
 
 LARGE = 2**20
 """Bytes of a page from which on it is decoded in a thread, so that the event loop is not held up."""
+
+MOST_EMPTY = 100
+"""Pages without items, one after the other, from which on a number of pages is not believed any more."""
 
 _FAILURES = (TransportError, DeadlineExceededError, APIStatusError, ResponseDecodeError)
 
@@ -116,7 +120,7 @@ def _start(source: PageSource[Any, Any], resume_from: PageCursor | str | None) -
     if isinstance(resume_from, str):
         resume_from = PageCursor.from_json(resume_from)
     if not isinstance(resume_from, PageCursor):
-        raise TypeError(f"resume_from must be a PageCursor, not {type(resume_from).__name__}.")
+        raise TypeError(f"resume_from must be a PageCursor or its JSON, not {type(resume_from).__name__}.")
     if resume_from.query != source.query:
         raise ValueError(
             "resume_from is a cursor of another query: of another resource, other arguments, another address of the "
@@ -204,9 +208,11 @@ class PageIterator(Generic[T]):
             cursor=cursor,
             marks=source.identify is not None and order == "page",
         )
-        self._items: AsyncGenerator[T, None] | None = None
-        self._pages: AsyncGenerator[Page[T], None] | None = None
-        self._closed = False
+        # Weak, so that leaving the loop ends it, also if the iterator is kept for its cursor and report.
+        self._items: weakref.ref[AsyncGenerator[T, None]] | None = None
+        self._pages: weakref.ref[AsyncGenerator[Page[T], None]] | None = None
+        self._stepped: AsyncGenerator[T, None] | None = None
+        """Held by those who call ``anext`` with it."""
 
     @property
     def cursor(self) -> PageCursor:
@@ -224,24 +230,38 @@ class PageIterator(Generic[T]):
         Raises:
             RuntimeError: it was iterated already, or closed.
         """
-        self._refuse_another(self._items)
-        if self._pages is None:
-            self._pages = self._reading.pages()
-        return self._pages
+        self._refuse_a_second_time()
+        begun = self._reading.pages()
+        self._pages = weakref.ref(begun)
+        return begun
 
     def __aiter__(self) -> AsyncIterator[T]:
+        if self._stepped is not None and self._reading.ended is None:
+            return self._stepped
+        self._refuse_a_second_time()
         # The generator itself, so that leaving the loop leaves nothing that refers to it.
-        return self._begun()
+        begun = self._reading.items()
+        self._items = weakref.ref(begun)
+        return begun
 
     async def __anext__(self) -> T:
-        return await anext(self._begun(again=True))
+        if self._stepped is None:
+            self._refuse_a_second_time()
+            self._stepped = self._reading.items()
+            self._items = weakref.ref(self._stepped)
+        return await anext(self._stepped)
 
     async def aclose(self) -> None:
-        """Cancel what is in flight, and end. May be called more than once."""
-        self._closed = True
-        for begun in (self._items, self._pages):
+        """Cancel what is in flight, and end. May be called more than once.
+
+        Also by another task than the one that iterates, whose iteration then ends with ``RuntimeError``.
+        """
+        await self._reading.close()
+        for known in (self._items, self._pages):
+            begun = known() if known is not None else None
             if begun is not None:
-                await begun.aclose()
+                with suppress(RuntimeError):  # it is at work, for another task, and ends by itself
+                    await begun.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -249,16 +269,12 @@ class PageIterator(Generic[T]):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _begun(self, *, again: bool = False) -> AsyncGenerator[T, None]:
-        if not again or self._items is None:
-            self._refuse_another(self._pages)
-        if self._items is None:
-            self._items = self._reading.items()
-        return self._items
-
-    def _refuse_another(self, other_way: object) -> None:
-        if self._closed or other_way is not None or self._reading.ended is not None:
-            raise RuntimeError("The iteration has ended, or went another way; call iter() again for another.")
+    def _refuse_a_second_time(self) -> None:
+        if self._items is not None or self._pages is not None or self._reading.ended is not None:
+            raise RuntimeError(
+                "It has been iterated, or closed, and is iterated once only: call iter() again for another, with "
+                "resume_from=stream.cursor to go on."
+            )
 
 
 @define(eq=False)
@@ -294,6 +310,8 @@ class _Reading(Generic[P, T]):
     """Whether a cursor remembers what was handed out last."""
     open: _Open[T] | None = None
     total: int | None = None
+    total_at_resumption: int | None = None
+    empty_in_a_row: int = 0
     pages_out: int = 0
     items_out: int = 0
     """Of pages that are done."""
@@ -313,7 +331,7 @@ class _Reading(Generic[P, T]):
         if page is None or handed_out == 0:
             return self.cursor
         if handed_out == len(page.items):
-            return page.after
+            return evolve(page.after, tail=self.cursor.tail)
         mark = self._mark(cast("Sequence[T]", page.items)[handed_out - 1]) if self.marks else None
         items = page.positions[handed_out - 1] + 1 if page.positions is not None else handed_out
         return self.cursor.within(page.number, items, mark)
@@ -326,11 +344,13 @@ class _Reading(Generic[P, T]):
             pages=self.pages_out,
             items=self.items_out + (self.open.handed_out if self.open is not None else 0),
             total=self.cursor.total,
+            total_at_resumption=self.total_at_resumption,
             total_at_end=self.total_at_end,
             complete=self.complete,
             repeated=self.watch.repeated,
             short_pages=self.watch.short_pages,
             empty_pages=self.watch.empty_pages,
+            uncounted_pages=self.watch.uncounted_pages,
             last_page_changed=self.watch.last_page_changed,
             moved=self.watch.moved,
             seconds=ended - self.started if self.started is not None else 0.0,
@@ -339,17 +359,22 @@ class _Reading(Generic[P, T]):
     # --- handing out ---------------------------------------------------------------------------------------------
 
     async def items(self) -> AsyncGenerator[T, None]:
-        async with aclosing(self._turns()) as turns:
-            async for page in turns:
+        # One generator, and none within it: an event loop that shuts down closes all of them side by side.
+        try:
+            while (page := await self._turn()) is not None:
                 for item in page.ahead:
                     yield item
                 self._done(page)
+        finally:
+            await self.close()
 
     async def pages(self) -> AsyncGenerator[Page[T], None]:
-        async with aclosing(self._turns()) as turns:
-            async for page in turns:
+        try:
+            while (page := await self._turn()) is not None:
                 self._done(page)
                 yield Page(number=page.number, items=page.items, total=self.total, cursor=self.cursor)
+        finally:
+            await self.close()
 
     def _done(self, page: _Open[T]) -> None:
         self.open = None
@@ -358,24 +383,32 @@ class _Reading(Generic[P, T]):
         self.pages_out += 1
         self.items_out += len(page.items)
 
-    async def _turns(self) -> AsyncGenerator[_Open[T], None]:
-        self.started = time.monotonic()
-        try:
+    async def _turn(self) -> _Open[T] | None:
+        """The next page; ``None`` at the end."""
+        if self.started is None:
+            self.started = time.monotonic()
             # Together with the number of pages. One that was begun comes first, since a cursor remembers only one.
             self.window.ask(first=self.cursor.part is not None)
             await self._begin()
-            while (page := await self._next()) is not None:
-                self.open = page
-                self._tell(page)
-                yield page
+        page = await self._next()
+        if self.ended is not None:
+            raise RuntimeError("The iteration was closed by somebody else.")
+        if page is None:
             await self._end()
-        finally:
+            return None
+        self.open = page
+        self._tell(page)
+        return page
+
+    async def close(self) -> None:
+        """End: cancel what is in flight. May be called more than once, and by another task than the one that reads."""
+        if self.ended is None:
             self.ended = time.monotonic()
             if self.told:
                 self._emit(" ".join(self.report().drift))
-            if self.tail is not None:
-                self.window.adopt(self.tail)
-            await self.window.aclose()
+        if self.tail is not None:
+            self.window.adopt(self.tail)
+        await self.window.aclose()
 
     async def _begin(self) -> None:
         """Ask how many pages there are; and look whether the items are still where the cursor says."""
@@ -383,10 +416,12 @@ class _Reading(Generic[P, T]):
         if self.source.count is not None:
             async with self.slots:
                 self.total = await self.source.count()
-            self.window.end_at(first + self.total - 1)
+            # Of none, page one is looked at all the same: it was asked for, and must not have items.
+            self.window.end_at(first + max(self.total, 1) - 1)
             if before is None:
                 self.cursor = evolve(self.cursor, total=self.total)
             else:
+                self.total_at_resumption = self.total
                 self.watch.compare_totals(before, self.total)
             self._look_at_the_end(self.total)
         if self.cursor.last is not None and (self.cursor.part is None or self.cursor.part[0] != self.cursor.page):
@@ -428,26 +463,59 @@ class _Reading(Generic[P, T]):
             await asyncio.wait([self.tail])
             failure = self.tail.exception()
             if failure is not None and (self.watch.consistency == "strict" or not isinstance(failure, PageError)):
+                if isinstance(failure, PageError):
+                    failure.cursor = self.where()  # it was made long ago
                 raise failure
         if self.cursor.tail is not None:
             self.watch.compare_tails(self.cursor.tail, self._tail(number, items))
 
     async def _next(self) -> _Open[T] | None:
         """The next page, with what is to be handed out of it; ``None`` at the end."""
-        turn = await self.window.take()
-        if turn is None:
-            return None
-        number, task = turn
+        while (turn := await self.window.take()) is not None:
+            number, task = turn
+            try:
+                items = await self._decoded(task.result())
+            except _FAILURES as error:
+                if self.total == 0:
+                    return None  # there is no page one either
+                raise self._failure(number, error) from error
+            if self.total == 0 and items:
+                self.watch.found_uncounted()
+                self._judge(number)
+                self.total = None
+                self.window.go_on()
+            if not items:
+                self.empty_in_a_row += 1
+                if not self.total:
+                    self.window.end_at(number)  # nobody knows how many there are, but this one tells
+                    continue
+                await self._count_again(number)
+            else:
+                self.empty_in_a_row = 0
+            if number == self._last():
+                await self._compare_tail(number, items)
+            return self._opened(number, items)
+        return None
+
+    def _last(self) -> int | None:
+        return None if self.total is None else self.source.first_page + self.total - 1
+
+    async def _count_again(self, number: int) -> None:
+        """A page within the number of pages has no items: there may be fewer by now."""
+        if self.source.count is None or self.total is None or number == self._last():
+            return
+        if self.empty_in_a_row > MOST_EMPTY:
+            raise self._drift(
+                f"{self.empty_in_a_row} pages in a row have no items, so there cannot be {self.total:,} of them.",
+                number,
+            )
         try:
-            items = await self._decoded(task.result())
+            async with self.slots:
+                total = await self.source.count()
         except _FAILURES as error:
             raise self._failure(number, error) from error
-        if self.total is None and not items:
-            self.window.end_at(number)  # nobody knows how many there are, but this one tells
-            return await self._next()
-        if self.total is not None and number == self.source.first_page + self.total - 1:
-            await self._compare_tail(number, items)
-        return self._opened(number, items)
+        if self.source.first_page + total <= number:
+            self.window.end_at(number)
 
     async def _decoded(self, held: P) -> Collection[T]:
         if self.source.weigh(held) < LARGE:
@@ -455,7 +523,7 @@ class _Reading(Generic[P, T]):
         return await asyncio.to_thread(self.source.decode, held)
 
     def _opened(self, number: int, items: Collection[T]) -> _Open[T]:
-        last = None if self.total is None else number == self.source.first_page + self.total - 1
+        last = None if self.total is None else number == self._last()
         part, size = self.cursor.part, len(items)
         skip = part[1] if part is not None and part[0] == number else 0
         positions = self.watch.look(number, items, last=last)
@@ -479,7 +547,7 @@ class _Reading(Generic[P, T]):
 
     async def _end(self) -> None:
         """Ask for the number of pages once more."""
-        if self.source.count is not None and self.total is not None:
+        if self.source.count is not None:
             try:
                 async with self.slots:
                     self.total_at_end = await self.source.count()
@@ -487,7 +555,7 @@ class _Reading(Generic[P, T]):
                 if self.watch.consistency == "strict":
                     raise self._failure(None, error) from error
             else:
-                self.watch.compare_totals(self.total, self.total_at_end)
+                self.watch.compare_totals(self.total or 0, self.total_at_end)
                 self._judge(None)
         self.complete = True
 
@@ -546,5 +614,6 @@ class _Reading(Generic[P, T]):
             request_id=error.request_id,
             attempts=error.attempts,
         )
-        failure.not_repeated, failure.advice = error.not_repeated, error.advice
+        failure.not_repeated = error.not_repeated
+        failure.advice = "What was handed out stays: go on with resume_from=error.cursor."
         return failure

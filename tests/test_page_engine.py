@@ -398,8 +398,8 @@ async def test_who_keeps_the_iterator_for_its_cursor_does_not_keep_its_pages() -
         (PageCursor(query="another", page=1), ValueError, "a cursor of another query"),
         (PageCursor(query="q", page=0), ValueError, "there is no page 0"),
         ("no cursor", ValueError, "This is no cursor"),
-        (7, TypeError, "resume_from must be a PageCursor, not int"),
-        ({"page": 1}, TypeError, "resume_from must be a PageCursor, not dict"),
+        (7, TypeError, "resume_from must be a PageCursor or its JSON, not int"),
+        ({"page": 1}, TypeError, "resume_from must be a PageCursor or its JSON, not dict"),
     ],
 )
 def test_a_cursor_that_does_not_fit_is_refused_before_anything_is_sent(
@@ -823,6 +823,180 @@ async def test_who_leaves_early_leaves_no_look_behind() -> None:
     async with things.iterator(fetch=fetch) as stream:
         await anext(stream)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+# --- what an attacker found ------------------------------------------------------------------------------------------
+
+
+async def test_a_look_that_failed_long_ago_does_not_send_anybody_back() -> None:
+    things = Things(200)
+    things.fails[20] = [ServerError("gone", status=500)]
+    stream, found = things.iterator(consistency="strict"), list[str]()
+    with pytest.raises(PageError) as caught:
+        await into(found, stream)
+    assert caught.value.cursor == stream.cursor
+    assert stream.cursor.page == 20
+    found += await everything(things.iterator(consistency="strict", resume_from=caught.value.cursor))
+    assert found == things.ids
+
+
+async def test_pages_that_were_fewer_for_a_while_are_in_the_report() -> None:
+    things = Things(40, size=4)
+    stream = things.iterator()
+    for _ in range(8):
+        await anext(stream)
+    await stream.aclose()
+    gone = things.ids[36:]
+    del things.ids[36:]
+    again = things.iterator(resume_from=stream.cursor)
+    await anext(again)
+    things.ids += gone
+    found = [item async for item in again]
+    assert len(found) < 40 - 9 + 4
+    assert again.report.drift[-2:] == (
+        "There were 10 pages at the start, and 9 when it was resumed.",
+        "There were 9 pages when it was resumed, and 10 at the end.",
+    )
+
+
+async def test_after_a_break_nothing_more_is_asked_for_also_if_the_iterator_is_kept() -> None:
+    things = Things(500)
+    stream = things.iterator(concurrency=4, prefetch=16, weigh=lambda _: 0)
+    things.shuffle = random.Random(3)
+    async for page in stream.pages():
+        if page.number == 3:
+            break
+    await settle()
+    asked = [*things.asked]
+    for _ in range(5):
+        await settle()
+    assert things.asked == asked
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert stream.cursor.page == 4
+    with pytest.raises(RuntimeError, match="iterated once only"):
+        stream.pages()
+
+
+def test_an_event_loop_that_ends_with_an_iterator_in_hand_has_nothing_to_complain_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kept = list[Any]()
+
+    async def main(by_page: bool) -> None:
+        stream = Things(500).iterator()
+        kept.append(stream)
+        generator = stream.pages() if by_page else aiter(stream)
+        kept.append(generator)
+        await anext(generator)
+
+    for by_page in (True, False):
+        asyncio.run(main(by_page))
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
+@pytest.mark.parametrize("order", ["page", "completion"])
+async def test_a_count_of_none_is_not_believed_if_page_one_has_items(order: str) -> None:
+    answers = list[int]()
+
+    async def count() -> int:
+        return answers.pop(0)
+
+    for counts in ([0, 0], [0, 3]):
+        things = Things(25)
+        answers[:] = counts
+        stream = things.iterator(count=count, order=order)
+        assert sorted(await everything(stream)) == sorted(things.ids)
+        assert stream.report.uncounted_pages == 1
+        assert stream.report.drift[0] == "1 page had items, though the service had said that there are none."
+        assert stream.report.complete
+    answers[:] = [0, 0]
+    with pytest.raises(PageDriftError, match="the service has said that there are no pages"):
+        await everything(Things(25).iterator(count=count, consistency="strict"))
+
+
+async def test_a_set_that_shrinks_to_nothing_is_not_asked_for_page_after_page() -> None:
+    things = Things(5_000)
+    things.before_page[5] = delete(things, 0, 4_990)
+    stream = things.iterator(concurrency=1, prefetch=2)
+    await everything(stream)
+    assert len(things.asked) < 20
+    assert stream.report.total_at_end == 1
+
+
+async def test_a_number_of_pages_that_cannot_be_is_not_believed_for_ever() -> None:
+    async def count() -> int:
+        return 10**12
+
+    things = Things(25)
+    stream, found = things.iterator(count=count, prefetch=200, concurrency=50), list[str]()
+    with pytest.raises(PageDriftError, match=r"101 pages in a row have no items, so there cannot be 1,000,000,000,000"):
+        await into(found, stream)
+    assert found == things.ids
+
+
+async def test_a_count_that_fails_in_the_middle_has_a_cursor_too() -> None:
+    things = Things(50)
+    things.before_page[3] = delete(things, 0, 50)
+    answers: list[int | Exception] = [5, ServerError("gone", status=500)]
+
+    async def count() -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with pytest.raises(PageError, match="Page 3 of 5 could not be had: gone"):
+        await everything(things.iterator(count=count, concurrency=1, prefetch=1))
+
+
+async def test_many_empty_pages_at_once_are_no_trouble_where_nobody_knows_how_many_there_are() -> None:
+    things = Things(0)
+    stream = things.iterator(count=None, order="completion", prefetch=3_000, concurrency=3_000)
+    assert await everything(stream) == []
+
+
+async def test_what_comes_again_and_again_is_counted_each_time() -> None:
+    things = Things(SIZE * 25)
+    for page in (NEAR - 6, 2 * NEAR - 12):
+        things.ids[page * SIZE] = "id 3"
+    stream = things.iterator()
+    await everything(stream)
+    assert stream.report.repeated == 2
+
+
+async def test_the_last_page_is_remembered_when_the_last_item_of_a_page_is_in_hand() -> None:
+    things = Things(230)
+    stream = things.iterator()
+    for _ in range(30):
+        await anext(stream)
+    assert (stream.cursor.page, stream.cursor.part) == (4, None)
+    assert stream.cursor.to_json().endswith('"}')
+    await stream.aclose()
+
+
+async def test_closing_while_somebody_else_waits_ends_his_iteration_with_an_error() -> None:
+    things = Things(230)
+    gate = asyncio.Event()
+
+    async def fetch(page: int) -> list[str]:
+        if page > 2:
+            await gate.wait()
+        return await things.fetch(page)
+
+    stream, found = things.iterator(fetch=fetch), list[str]()
+    reading = asyncio.create_task(into(found, stream))
+    await settle()
+    await stream.aclose()
+    with pytest.raises(RuntimeError, match="closed by somebody else"):
+        await reading
+    assert found == things.ids[:20]
+    assert not stream.report.complete
+    asked = [*things.asked]
+    gate.set()
+    await settle()
+    assert things.asked == asked
+    rest = things.iterator(resume_from=stream.cursor)
+    assert [*found, *await everything(rest)] == things.ids
 
 
 # --- reports ---------------------------------------------------------------------------------------------------------
