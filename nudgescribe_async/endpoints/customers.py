@@ -119,8 +119,9 @@ class CustomersEndpoints:
         """Upload customers, validated against the profile fields of the workspace.
 
         Takes either a CSV file or a list of customers, each a mapping of profile fields to values.
-        New customers are added to the group; a customer whose unique identifier is known already is
-        updated. Large uploads are queued.
+        This writes, whatever its name says: new customers are added to the group; a customer whose
+        unique identifier is known already is updated. Large uploads are queued.
+        ``customers.upload`` checks before it sends, and says which rows were refused.
 
         ``POST /v1/customer/check`` (reference). Sent again only if the first time provably had no
         effect.

@@ -106,6 +106,8 @@ def _describe(sandbox: Sandbox, *, example: bool) -> str:
         f"export NUDGESCRIBE_PASSWORD={credentials.password}",
         f"# account {sandbox.account_id}",
         f"export NUDGESCRIBE_WORKSPACE_ID={sandbox.workspace_id}",
+        "# The key of the profiles: AesGcmProfiles(bytes.fromhex(os.environ['NUDGESCRIBE_PROFILE_KEY']))",
+        f"export NUDGESCRIBE_PROFILE_KEY={sandbox.profile_key.hex()}",
     ]
     if example:
         for name, group_id in sandbox.example.customer_groups.items():
