@@ -84,8 +84,10 @@ class Jobs:
         async with self._idle:
             self._idle.notify_all()
         if due != 0:
+            # Not wait_for(): up to Python 3.11 it loses a cancellation that comes in the same turn as the work.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._work.wait(), None if due is None else max(due - time.time(), 0))
+                async with asyncio.timeout(None if due is None else max(due - time.time(), 0)):
+                    await self._work.wait()
 
     def _run_next(self, db: Database) -> float | None:
         """Run the next job if its time has come: 0 if it had, when it will have, or ``None`` for an empty queue."""

@@ -235,6 +235,18 @@ async def test_draining_ends_when_the_sandbox_closes(start: Any) -> None:
         await draining
 
 
+async def test_closing_in_the_very_turn_in_which_there_is_work_ends(start: Any) -> None:
+    api = await start(job_time=3_600)
+    campaign = await api.sandbox.create_campaign("c", await api.group(), status="Ready to publish")
+    await api.ok("POST", "/v1/messages/publish", campaign_id=campaign)
+    jobs = api.sandbox._now.jobs
+    await asyncio.sleep(0.05)  # it waits for the job's time to come
+    jobs.wake()
+    stopping = asyncio.create_task(jobs.stop())
+    ended, _ = await asyncio.wait([stopping], timeout=20)
+    assert ended
+
+
 async def test_a_job_that_fails_is_reported_and_undone(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     api = await start(job_time=3_600)
     group = await api.group([{"n": 1}], n="number")
