@@ -171,7 +171,8 @@ class End(asyncio.Protocol):
         if not self.over:
             self._leaving = self._loop.create_future()
             try:
-                await asyncio.wait_for(self._leaving, seconds)
+                async with asyncio.timeout(seconds):  # wait_for() may lose a cancellation
+                    await self._leaving
             except TimeoutError:
                 return False
             finally:
