@@ -428,7 +428,7 @@ class PageDriftError(PageError):
 
 
 class DownloadError(NudgescribeError):
-    """A message file did not come whole, or cannot be kept where it was to be.
+    """A message file did not come whole, or cannot be kept where it was to be; or there are none, or nobody said how many.
 
     Attributes:
         page: the number of the file, as the service counts; ``None`` if it is about all of them.
@@ -442,7 +442,7 @@ class ExportError(NudgescribeError):
 
 
 class UploadSourceError(NudgescribeError):
-    """What was to be uploaded is not fit to be sent. Nothing was sent.
+    """What was to be uploaded is not fit to be sent, or there is no such group. Nothing was sent.
 
     Attributes:
         row: the number of the row; 1 is the first below the header. ``None`` if it is about the whole.
