@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast, runtime_checkable
 
@@ -115,7 +116,12 @@ class AesGcmProfiles(NotPickled):
         if len(iv) != _IV_BYTES:
             return "its envelope is damaged"
         try:
-            profile = json.loads(cipher.decrypt(iv, ciphertext, customer_id.encode()), parse_constant=_no_number)
+            bound_to = customer_id.encode()
+        except UnicodeEncodeError:
+            return "its customer id is no text that an envelope could be bound to"
+        try:
+            clear = cipher.decrypt(iv, ciphertext, bound_to)
+            profile = json.loads(clear, parse_constant=_no_number, parse_float=_finite)
         except InvalidTag:
             return "the key is another one, or the envelope is another customer's or damaged"
         except (ValueError, RecursionError):  # sealed by somebody who has the key, and no JSON all the same
@@ -125,6 +131,13 @@ class AesGcmProfiles(NotPickled):
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is larger than any")
+    return number
 
 
 def _ciphers(key: object) -> dict[str | None, AESGCM] | str:
@@ -179,7 +192,7 @@ class HasProfile:
                 copied, pickled or built by hand has none, and needs one here.
 
         Raises:
-            ConfigurationError: there is no decryptor.
+            ConfigurationError: there is no decryptor, or what was passed cannot be one.
             ProfileError: the profile cannot be read with it.
         """
         if decryptor is None:
@@ -189,15 +202,18 @@ class HasProfile:
                     "There is nothing to decrypt the profile with. Give the client one, Nudgescribe(profile_decryptor=...), "
                     "or this call, customer.profile(decryptor): a customer that was copied or pickled has lost its client's."
                 )
+        elif (unfit := _unfit(decryptor)) is not None:
+            del decryptor  # tracebacks may show local variables, and a key may have been passed
+            raise ConfigurationError(f"customer.profile(): the decryptor {unfit}")
         failed: Exception | None = None
         try:
             profile: object = decryptor.decrypt(self.customer_id, self.extended_profile)
+            if isinstance(profile, Mapping):
+                return dict(profile)
         except ProfileError:
             raise
         except Exception as error:  # noqa: BLE001 - somebody else's code
             failed, profile = error, None
-        if isinstance(profile, Mapping):
-            return dict(profile)
         what = f"raised {type(failed).__name__}" if failed is not None else f"gave {type(profile).__name__}, no mapping"
         if inspect.iscoroutine(profile):
             profile.close()
@@ -221,11 +237,18 @@ def checked_decryptor(decryptor: object) -> ProfileDecryptor | None:
     """
     if decryptor is None:
         return None
+    unfit = _unfit(decryptor)
+    if unfit is not None:
+        del decryptor  # as in profile()
+        raise ConfigurationError(f"profile_decryptor {unfit}")
+    return cast("ProfileDecryptor", decryptor)
+
+
+def _unfit(decryptor: object) -> str | None:
+    """Why something cannot be a decryptor, as the end of a sentence."""
     if isinstance(decryptor, type) or not isinstance(decryptor, ProfileDecryptor):
         what = f"the class {decryptor.__name__}" if isinstance(decryptor, type) else type(decryptor).__name__
-        raise ConfigurationError(
-            f"profile_decryptor must be an object with decrypt(customer_id, extended_profile), not {what}."
-        )
+        return f"must be an object with decrypt(customer_id, extended_profile), not {what}."
     if inspect.iscoroutinefunction(decryptor.decrypt):
-        raise ConfigurationError("profile_decryptor: decrypt() must not be a coroutine: get keys beforehand.")
-    return decryptor
+        return "must answer at once: decrypt() must not be a coroutine. Get keys beforehand."
+    return None

@@ -229,12 +229,39 @@ def test_what_is_no_envelope_is_refused(envelope: dict[str, JSON]) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"MARKED-CONTENT", b"[1]", b'{"a": NaN}', b"\xff", b"[" * 100_000, b"", b'"MARKED-CONTENT"']
+    "content",
+    [
+        b"MARKED-CONTENT",
+        b"[1]",
+        b'{"a": NaN}',
+        b'{"a": 1e999, "b": "MARKED-CONTENT"}',
+        b'{"a": -1e999}',
+        b"\xff",
+        b"[" * 100_000,
+        b"",
+        b'"MARKED-CONTENT"',
+    ],
 )
 def test_what_is_sealed_and_no_json_object_is_refused_without_a_word_of_it(content: bytes) -> None:
     with pytest.raises(ProfileError, match="what is sealed in it is no JSON") as caught:
         customer(profile=content).profile(AesGcmProfiles(KEY))
     assert "MARKED" not in "".join(_texts(caught.value))
+
+
+def test_numbers_with_a_fraction_are_read_as_ever() -> None:
+    text = b'{"a": 1.5, "b": -2e3, "c": 1e-999, "d": 12345678901234567890}'
+    assert customer(profile=text).profile(AesGcmProfiles(KEY)) == {
+        "a": 1.5,
+        "b": -2e3,
+        "c": 0,
+        "d": 12345678901234567890,
+    }
+
+
+def test_a_customer_whose_id_is_no_text_is_refused_as_such() -> None:
+    with pytest.raises(ProfileError, match="its customer id is no text") as caught:
+        AesGcmProfiles(KEY).decrypt("c\ud800", sealed("c", {}))
+    assert caught.value.customer_id == "c\ud800"
 
 
 @pytest.mark.parametrize(
@@ -300,6 +327,51 @@ def test_an_answer_that_is_no_mapping_is_refused(answer: Any, kind: str) -> None
     with pytest.raises(ProfileError, match=f"the decryptor gave {kind}, no mapping") as caught:
         customer().profile(Own(answer))
     assert "MARKED" not in "".join(_texts(caught.value))
+
+
+class Broken(Mapping[str, JSON]):
+    """A mapping that fails only when it is read."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getitem__(self, key: str) -> JSON:
+        raise self.error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["MARKED-CONTENT"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_an_answer_that_fails_while_it_is_read_is_refused() -> None:
+    cause = RuntimeError("no longer there")
+    with pytest.raises(ProfileError, match="the decryptor raised RuntimeError") as caught:
+        customer().profile(Own(Broken(cause)))
+    assert caught.value.__cause__ is cause
+    error = ProfileError("Ask the key office.")
+    with pytest.raises(ProfileError) as caught:
+        customer().profile(Own(Broken(error)))
+    assert caught.value is error
+
+
+class Later:
+    async def decrypt(self, customer_id: str, extended_profile: Mapping[str, JSON]) -> Mapping[str, JSON]:  # noqa: ARG002
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (KEY, r"must be an object with decrypt\(customer_id, extended_profile\), not bytes"),
+        (AesGcmProfiles, "not the class AesGcmProfiles"),
+        (Later(), "must not be a coroutine"),
+    ],
+)
+def test_what_is_no_decryptor_is_called_so(given: Any, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"customer\.profile\(\): the decryptor .*{problem}"):
+        customer().profile(given)
 
 
 def test_an_answer_that_would_have_to_be_awaited_is_refused() -> None:
@@ -399,6 +471,8 @@ def _problems() -> Iterator[BaseException]:
         lambda: customer().profile(AesGcmProfiles({"other": KEY})),
         lambda: customer(profile=NO_JSON).profile(good),
         lambda: customer().profile(Own(None)),
+        lambda: customer().profile(Own(Broken(ValueError("no")))),
+        lambda: customer().profile(KEY),  # type: ignore[arg-type]
         lambda: copy.copy(kept).profile(),
         lambda: pickle.dumps(good),
     ]

@@ -153,7 +153,8 @@ def flush_file(path: Path) -> None:
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file as a whole: a crash leaves the old one or the new one."""
     fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
+    fresh.unlink(missing_ok=True)
+    with fresh.open("xb") as file:  # never through a link that somebody put there
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -133,9 +133,13 @@ class Messages(MessagesEndpoints):
         One call at a time may work in a directory, in whichever process. Cancelling returns when no task, file or
         connection is left; closing the client ends it with ``ClientClosedError``. Either way the same call continues.
 
+        A run without files is an error, and changes nothing. Files that are replaced, with ``overwrite`` or since the
+        run has another number of files, stay until the first new one is whole, and the last of them until all are.
+
         Args:
             campaign_id: the campaign.
-            directory: where the files go; it is made if it is not there.
+            directory: where the files go; it and its parents are made if they are not there, once the service has said
+                that there are files.
             run_number: a run in the campaign's history; left out, the current run.
             concurrency: the most files under way; the client's own limit holds as well.
             via: ``"url"``: by signed URL where possible; ``"csv"``: always from the service itself.
@@ -150,9 +154,12 @@ class Messages(MessagesEndpoints):
         Raises:
             TypeError: an argument is of the wrong type.
             ValueError: an argument has a value that cannot be right, or ``directory`` is a file.
-            DownloadError: a file could not be had or kept (``page`` says which, ``__cause__`` why); the directory holds
+            DownloadError: a file could not be had or kept (``page`` says which, ``__cause__`` why); the number of files
+                or the current run could not be had (``__cause__`` says why); there are no files; the directory holds
                 something else, or is in use; the campaign was rerun meanwhile.
-            NudgescribeError: the number of files or the current run could not be had, or there is no token.
+            AuthenticationError: there is no token to be had.
+            ConfigurationError: the client belongs to another event loop, or this platform has no file locks.
+            ClientClosedError: the client is closed, or was closed meanwhile.
         """
         return await download(
             self._session,

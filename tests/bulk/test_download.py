@@ -21,14 +21,21 @@ from helpers import watch
 from message_shop import QUICK, Shop, serve_with_ranges, table
 
 from nudgescribe_async import (
+    APIStatusError,
+    AuthenticationError,
     BadRequestError,
     CallOptions,
     ClientClosedError,
     DownloadError,
     Nudgescribe,
     NudgescribeError,
+    RateLimitedError,
+    RequestNotSentError,
+    RetryPolicy,
+    ServerError,
 )
-from nudgescribe_async.bulk.download import DownloadReport
+from nudgescribe_async.bulk.download import DownloadedFile, DownloadReport
+from nudgescribe_async.bulk.download.folder import Folder
 from nudgescribe_async.events import PageFetched
 from nudgescribe_async.sandbox import Sandbox, Status
 
@@ -160,17 +167,6 @@ async def test_more_than_a_thousand_awkward_rows_in_a_file(tmp_path: Path) -> No
     assert texts == [AWKWARD.replace("{n}", str(n)) for n in range(2_000)]
 
 
-async def test_a_campaign_without_files_gives_an_empty_report(tmp_path: Path) -> None:
-    async with Sandbox() as sandbox:
-        campaign = await campaign_of(sandbox, 3, status="Ready to publish")
-        async with client(sandbox) as ns:
-            report = await ns.messages.download(campaign, tmp_path)
-
-    assert (report.pages, report.files, report.rows, report.bytes) == (0, (), 0, 0)
-    assert names(tmp_path) == [".lock", "manifest.json"]
-    assert json.loads((tmp_path / "manifest.json").read_text())["complete"] is True
-
-
 async def test_a_report_can_be_pickled(small: tuple[Sandbox, str], tmp_path: Path) -> None:
     sandbox, campaign = small
     async with client(sandbox) as ns:
@@ -179,6 +175,51 @@ async def test_a_report_can_be_pickled(small: tuple[Sandbox, str], tmp_path: Pat
     assert pickle.loads(pickle.dumps(report)) == report
     assert isinstance(report, DownloadReport)
     assert len(repr(report)) < 500
+
+
+async def test_a_report_is_a_sentence(tmp_path: Path) -> None:
+    async with Sandbox(rows_per_file=2_000) as sandbox:
+        campaign = await campaign_of(sandbox, 2_003)
+        async with client(sandbox) as ns:
+            first = await ns.messages.download(campaign, tmp_path)
+            (tmp_path / "page-00001.csv").unlink()
+            second = await ns.messages.download(campaign, tmp_path)
+            third = await ns.messages.download(campaign, tmp_path)
+
+    size = f"{first.bytes / 1e3:.1f} kB"
+    assert 10_000 < first.bytes < 999_000
+    assert str(first) == f"2 files of run 1 in {tmp_path}: 2,003 rows, {size}."
+    assert str(second) == (
+        f"2 files of run 1 in {tmp_path}: 2,003 rows, {size}; 1 was there already. {second.notes[0]}"
+    )
+    assert str(third) == f"2 files of run 1 in {tmp_path}: 2,003 rows, {size}; 2 were there already."
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1_000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (4_200_000, "4.2 MB"),
+        (999_960_000, "1.0 GB"),
+        (12_345_600_000_000, "12,345.6 GB"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("run", "current", "which"), [(3, None, "run 3"), (None, 4, "run 4"), (None, None, "the current run")]
+)
+def test_sizes_and_runs_in_the_sentence_of_a_report(
+    size: int, text: str, run: int | None, current: int | None, which: str
+) -> None:
+    path = Path("messages")
+    file = DownloadedFile(page=1, path=path / "page-00001.csv", rows=1, bytes=size, sha256="", via="csv")
+    report = DownloadReport(
+        directory=path, campaign_id="c", run_number=run, current_run=current, pages=1, files=(file,), seconds=1.0
+    )
+    assert str(report) == f"1 file of {which} in messages: 1 row, {text}."
 
 
 async def test_pages_that_count_from_0(tmp_path: Path) -> None:
@@ -336,20 +377,24 @@ async def test_files_of_unknown_origin_are_not_replaced_unasked(small: tuple[San
     assert names(tmp_path) == WHOLE
 
 
+async def publish_again(sandbox: Sandbox, ns: Nudgescribe, campaign: str, group: str) -> None:
+    await ns.reruns.initiate(campaign, group)
+    await sandbox.drain()
+    await sandbox.approve(campaign)
+    await ns.messages.publish(campaign)
+    await sandbox.drain()
+
+
 async def test_a_rerun_before_the_next_call_is_not_mixed_in(small: tuple[Sandbox, str], tmp_path: Path) -> None:
     sandbox, campaign = small
     group = await sandbox.create_customer_group("other", customers=[{"n": n} for n in range(9)])
     async with client(sandbox) as ns:
         await ns.messages.download(campaign, tmp_path)
         before = contents(tmp_path)
-        await ns.reruns.initiate(campaign, group)
+        await publish_again(sandbox, ns, campaign, group)
         with pytest.raises(DownloadError, match=r"is of run 1 .* current run is 2.*run_number=1"):
             await ns.messages.download(campaign, tmp_path)
         assert contents(tmp_path) == before
-        await sandbox.drain()
-        await sandbox.approve(campaign)
-        await ns.messages.publish(campaign)
-        await sandbox.drain()
         report = await ns.messages.download(campaign, tmp_path, overwrite=True)
 
     assert (report.current_run, report.rows) == (2, 9)
@@ -457,6 +502,308 @@ async def test_another_process_is_refused_at_once(small: tuple[Sandbox, str], tm
         assert (await ns.messages.download(campaign, tmp_path)).rows == 125
 
 
+# --- nothing to download, and what is there already ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        ("Ready to publish", r"Publish it \(ns\.messages\.publish\)"),
+        ("Ready for review", "Have its messages approved, publish"),
+    ],
+)
+@pytest.mark.parametrize("run_number", [None, 1])
+async def test_a_campaign_that_was_not_published_is_an_error_and_leaves_nothing(
+    tmp_path: Path, status: str, advice: str, run_number: int | None
+) -> None:
+    async with Sandbox() as sandbox:
+        campaign = await campaign_of(sandbox, 3, status=status)
+        async with client(sandbox) as ns:
+            with pytest.raises(
+                DownloadError, match=f"Run 1 of campaign {campaign} has no files yet: it is '{status}'.*{advice}"
+            ) as caught:
+                await ns.messages.download(campaign, tmp_path / "a" / "b", run_number)
+
+    assert caught.value.page is None
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+async def test_a_rerun_that_is_not_published_yet_costs_no_file(
+    small: tuple[Sandbox, str], tmp_path: Path, overwrite: bool
+) -> None:
+    sandbox, campaign = small
+    await sandbox.create_profile_field("m", "number")
+    group = await sandbox.create_customer_group("other", customers=[{"m": 1, "n": 2}])
+    async with client(sandbox) as ns:
+        await ns.messages.download(campaign, tmp_path)
+        before = contents(tmp_path)
+        await ns.reruns.initiate(campaign, group)
+        with pytest.raises(DownloadError, match=r"Run 2 of campaign .* no files yet.*is left as it was.*run_number="):
+            await ns.messages.download(campaign, tmp_path, overwrite=overwrite)
+        assert contents(tmp_path) == before
+        with pytest.raises(DownloadError, match=r"Run 2 of campaign .* no files yet"):
+            await ns.messages.download(campaign, tmp_path / "named", 2)
+
+    assert not (tmp_path / "named").exists()
+
+
+@pytest.mark.parametrize("run_number", [None, 3])
+async def test_a_service_that_does_not_say_more_than_that_there_are_no_files(
+    tmp_path: Path, run_number: int | None
+) -> None:
+    async with Shop() as shop, shop.client() as ns:
+        shop.run = None
+        with pytest.raises(
+            DownloadError, match=r"(The current run|Run 3) of campaign c has no files yet\. .*Publish it"
+        ):
+            await ns.messages.download("c", tmp_path, run_number)
+    assert names(tmp_path) == [".lock"]
+
+
+async def test_a_published_run_without_files_is_not_to_be_published(tmp_path: Path) -> None:
+    async with Sandbox() as sandbox:
+        campaign = await campaign_of(sandbox, 0)
+        async with client(sandbox) as ns:
+            with pytest.raises(DownloadError, match=r"it is 'Published'.*try again later\. Perhaps there was nobody"):
+                await ns.messages.download(campaign, tmp_path)
+
+
+OLD = [table(3, page=page) for page in (1, 2, 3, 4)]
+NEW = [table(5, page=page) for page in (11, 12, 13)]
+
+
+async def refuse_from(shop: Shop, page: int) -> None:
+    from aiohttp import web
+
+    async def serve(request: Any, number: int) -> Any:
+        if number >= page:
+            return web.Response(status=400)
+        return await serve_with_ranges(request, shop.files[number - 1])
+
+    shop.serve = serve
+
+
+async def test_what_is_replaced_stays_until_the_first_new_file_is_whole(tmp_path: Path) -> None:
+    async with Shop(OLD) as shop, shop.client() as ns:
+        await ns.messages.download("c", tmp_path)
+        before = contents(tmp_path)
+        shop.files, shop.run = list(NEW), 2
+        await refuse_from(shop, 1)
+        with pytest.raises(DownloadError):
+            await ns.messages.download("c", tmp_path, overwrite=True)
+        assert {name: content for name, content in contents(tmp_path).items() if name in before} == before
+        assert json.loads(before["manifest.json"])["complete"] is True
+
+
+@pytest.mark.parametrize("other", [False, True])
+async def test_a_part_of_a_new_file_is_continued_and_no_reason_to_give_up_the_old_ones(
+    tmp_path: Path, other: bool
+) -> None:
+    async with Shop([table(3)]) as shop, shop.client() as ns:
+        await ns.messages.download("c", tmp_path)
+        before = contents(tmp_path)
+        shop.files, shop.run = [table(20_000)], 2
+        shop.serve = slow(shop, asyncio.Event(), page_of_trouble=1)
+        with pytest.raises(DownloadError):
+            await ns.messages.download("c", tmp_path, overwrite=True, options=CallOptions(timeout=0.3))
+        came = json.loads((tmp_path / "manifest.json.partial").read_text())["unfinished"]["1"]["bytes"]
+        assert came > 0
+        assert {name: content for name, content in contents(tmp_path).items() if name in before} == before
+        shop.serve = shop.serve_whole
+        if other:
+            shop.run = 3
+        report = await ns.messages.download("c", tmp_path, overwrite=True)
+        assert report.rows == 20_000
+        assert report.files[0].resumed is not other
+        assert shop.ranges[-1] == (None if other else f"bytes={came}-")
+    assert names(tmp_path) == [".lock", "manifest.json", "page-00001.csv"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_half_replaced_is_told_apart_and_the_same_call_goes_on(tmp_path: Path, again: bool) -> None:
+    async with Shop(OLD) as shop, shop.client() as ns:
+        await ns.messages.download("c", tmp_path)
+        shop.files, shop.run = list(NEW), 2
+        await refuse_from(shop, 2)
+        with pytest.raises(DownloadError):
+            await ns.messages.download("c", tmp_path, overwrite=True, concurrency=1)
+        manifest = json.loads((tmp_path / "manifest.json").read_text())
+        assert (manifest["complete"], manifest["current_run"], manifest["pages"]) == (False, 2, 3)
+        assert list(manifest["files"]) == ["1"]
+        found = contents(tmp_path)
+        assert [found[name] for name in PAGES[:4]] == [NEW[0], *OLD[1:]]
+        shop.serve = shop.serve_whole
+        report = await ns.messages.download("c", tmp_path, overwrite=again)
+
+        assert [file.skipped for file in report.files] == [True, False, False]
+    assert [file.path.read_bytes() for file in report.files] == NEW
+    assert names(tmp_path) == [".lock", "manifest.json", *PAGES[:3]]
+
+
+async def test_the_manifest_is_of_the_new_run_before_a_file_of_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, int]] = []
+    finish = Folder.finish
+
+    def look(folder: Folder, number: int) -> Path:
+        manifest = json.loads(folder.manifest.read_text())
+        seen.append((manifest["complete"], manifest["current_run"]))
+        return finish(folder, number)
+
+    async with Shop(OLD) as shop, shop.client() as ns:
+        await ns.messages.download("c", tmp_path)
+        shop.files, shop.run = list(NEW), 2
+        monkeypatch.setattr(Folder, "finish", look)
+        await ns.messages.download("c", tmp_path, overwrite=True)
+    assert seen == [(False, 2)] * 3
+
+
+async def test_what_is_left_of_the_old_files_goes_before_the_new_ones_are_called_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "page-00004.csv"))
+
+    async with Shop(OLD) as shop, shop.client() as ns:
+        await ns.messages.download("c", tmp_path)
+        shop.files, shop.run = list(NEW), 2
+        with monkeypatch.context() as patch:
+            patch.setattr(Folder, "tidy", refuse)
+            with pytest.raises(DownloadError, match=r"page-00004\.csv cannot be read or written"):
+                await ns.messages.download("c", tmp_path, overwrite=True)
+        assert json.loads((tmp_path / "manifest.json").read_text())["complete"] is False
+        assert all(file.skipped for file in (await ns.messages.download("c", tmp_path)).files)
+    assert names(tmp_path) == [".lock", "manifest.json", *PAGES[:3]]
+
+
+async def test_a_set_with_a_file_that_has_to_come_again_is_not_complete(tmp_path: Path) -> None:
+    async with Shop(OLD) as shop, shop.client() as ns:
+        await ns.messages.download("c", tmp_path)
+        (tmp_path / "page-00003.csv").unlink()
+        await refuse_from(shop, 1)
+        with pytest.raises(DownloadError):
+            await ns.messages.download("c", tmp_path)
+        manifest = json.loads((tmp_path / "manifest.json").read_text())
+        assert (manifest["complete"], list(manifest["files"])) == (False, ["1", "2", "4"])
+        shop.serve = shop.serve_whole
+        await ns.messages.download("c", tmp_path)
+    assert json.loads((tmp_path / "manifest.json").read_text())["complete"] is True
+
+
+async def test_files_that_are_not_of_a_download_are_left_alone(tmp_path: Path) -> None:
+    others = {"page-1.csv": b"a", "pages.csv": b"b", "page-00001.txt": b"c", "customers.csv": b"d"}
+    for name, content in others.items():
+        (tmp_path / name).write_bytes(content)
+    async with Shop(OLD) as shop, shop.client() as ns:
+        await ns.messages.download("c", tmp_path)
+    found = contents(tmp_path)
+    assert {name: found[name] for name in others} == others
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text"),
+    [
+        (
+            ("c", None),
+            ("c", 1),
+            r"the current run \(which was run 1\) of campaign c, and this call asks for run 1 of it\.",
+        ),
+        (("c", 1), ("c", None), r"run 1 of campaign c, and this call asks for the current run of it\."),
+        (("c", 1), ("c", 2), r"run 1 of campaign c, and this call asks for run 2 of it\."),
+        (("c", 1), ("d", 1), r"run 1 of campaign c, and this call asks for run 1 of campaign d\."),
+    ],
+)
+async def test_a_refusal_says_what_is_different(
+    tmp_path: Path, first: tuple[str, int | None], second: tuple[str, int | None], text: str
+) -> None:
+    async with Shop(OLD) as shop, shop.client() as ns:
+        await ns.messages.download(first[0], tmp_path, first[1])
+        with pytest.raises(DownloadError, match=f"holds a download of {text}"):
+            await ns.messages.download(second[0], tmp_path, second[1])
+
+
+async def test_the_same_campaign_of_another_service_is_something_else(tmp_path: Path) -> None:
+    async with Shop(OLD) as shop, Shop(OLD) as other, shop.client() as ns, other.client() as others:
+        await ns.messages.download("c", tmp_path)
+        with pytest.raises(DownloadError, match=r"of campaign c, but from another service \(base_url\)"):
+            await others.messages.download("c", tmp_path)
+
+
+# --- a service that does not answer ----------------------------------------------------------------------------------------
+
+
+async def test_a_service_that_is_down_at_the_start_is_a_failed_download(tmp_path: Path) -> None:
+    async with Shop() as shop:
+        ns = shop.client()
+    async with ns:
+        with pytest.raises(
+            DownloadError, match=r"Campaign c could not be downloaded.*the same call continues"
+        ) as caught:
+            await ns.messages.download("c", tmp_path / "a" / "b")
+    assert isinstance(caught.value.__cause__, RequestNotSentError)
+    assert caught.value.page is None
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("operation", "text"),
+    [("reruns.history", "which run is the current one"), ("messages.count_pages", "how many files there are")],
+)
+@pytest.mark.parametrize(("status", "kind"), [(503, ServerError), (400, BadRequestError), (429, RateLimitedError)])
+async def test_a_question_that_is_refused_is_told_as_of_the_download(
+    small: tuple[Sandbox, str], tmp_path: Path, operation: str, text: str, status: int, kind: type[APIStatusError]
+) -> None:
+    sandbox, campaign = small
+    sandbox.inject(Status(status), operation=operation, times=None)
+    async with client(sandbox, retry=RetryPolicy(attempts=2, base=0.001, longest=0.01)) as ns:
+        with pytest.raises(
+            DownloadError, match=f"Campaign {campaign} could not be downloaded, since the service did not say {text}: "
+        ) as caught:
+            await ns.messages.download(campaign, tmp_path / "new")
+    error, cause = caught.value, caught.value.__cause__
+
+    assert isinstance(cause, kind)
+    assert (error.operation, error.request_id, error.attempts) == (operation, cause.request_id, cause.attempts)
+    assert ("Check the id" in error.advice) == (status == 400)
+    assert names(tmp_path) == []
+
+
+async def test_a_question_at_the_end_that_is_not_answered_is_told_so_and_the_same_call_goes_on(
+    small: tuple[Sandbox, str], tmp_path: Path
+) -> None:
+    sandbox, campaign = small
+    injection = sandbox.inject(Status(400), operation="messages.count_pages", times=None, skip=1)
+    async with client(sandbox) as ns:
+        with pytest.raises(DownloadError, match="how many files there are") as caught:
+            await ns.messages.download(campaign, tmp_path)
+        assert isinstance(caught.value.__cause__, BadRequestError)
+        assert json.loads((tmp_path / "manifest.json").read_text())["complete"] is False
+        injection.remove()
+        assert all(file.skipped for file in (await ns.messages.download(campaign, tmp_path)).files)
+
+
+async def test_a_campaign_that_does_not_exist_is_named_and_leaves_no_directory(
+    small: tuple[Sandbox, str], tmp_path: Path
+) -> None:
+    sandbox, _ = small
+    async with client(sandbox) as ns:
+        with pytest.raises(DownloadError, match=r"Campaign mistyped could not be downloaded.*Check the id") as caught:
+            await ns.messages.download("mistyped", tmp_path / "messages" / "mistyped")
+    assert isinstance(caught.value.__cause__, APIStatusError)
+    assert names(tmp_path) == []
+
+
+async def test_credentials_that_are_refused_are_told_as_such(small: tuple[Sandbox, str], tmp_path: Path) -> None:
+    sandbox, campaign = small
+    sandbox.inject(Status(401), operation="auth.authenticate", times=None)
+    async with client(sandbox) as ns:
+        with pytest.raises(AuthenticationError):
+            await ns.messages.download(campaign, tmp_path / "new")
+    assert names(tmp_path) == []
+
+
 # --- arguments -----------------------------------------------------------------------------------------------------------
 
 
@@ -544,9 +891,12 @@ async def test_cancelling_leaves_nothing_open_and_what_came_is_continued(tmp_pat
         await started.wait()
         await asyncio.sleep(0.1)
         download.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(asyncio.CancelledError) as caught:
             await download
 
+        assert caught.value.__notes__ == [
+            f"messages.download was cancelled. What is finished in {tmp_path} stays: the same call goes on."
+        ]
         assert not [task for task in asyncio.all_tasks() - tasks if "Download" in repr(task) or "work" in repr(task)]
         assert open_files(tmp_path) == []
         assert names(tmp_path) == [
@@ -634,7 +984,7 @@ async def test_a_full_disk_is_told_and_the_same_call_continues(tmp_path: Path, m
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", write_while_there_is_room)
             with pytest.raises(DownloadError, match=r"No space left.*Make room") as caught:
-                await ns.messages.download("c", tmp_path)
+                await ns.messages.download("c", tmp_path, concurrency=1)  # so that the first file is whole by then
         assert isinstance(caught.value.__cause__, OSError)
         assert caught.value.page == 2
         assert open_files(tmp_path) == []

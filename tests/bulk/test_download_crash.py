@@ -35,7 +35,7 @@ async def main():
         ns.events.subscribe(lambda event: isinstance(event, PageFetched) and print("page", event.page, flush=True))
         await ns.messages.count_pages("c")
         print("ready", peak(), flush=True)
-        report = await ns.messages.download("c", sys.argv[2], concurrency=3)
+        report = await ns.messages.download("c", sys.argv[2], concurrency=3, overwrite=True)
         print("done", report.rows, sum(file.resumed for file in report.files), flush=True)
         print("peak", peak(), flush=True)
 
@@ -128,6 +128,44 @@ async def test_kill_at_random_moments_and_the_same_call_again(tmp_path: Path) ->
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole"), f"seed {seed}"
     assert any(wanted is not None for wanted in asked), f"nothing was continued; seed {seed}"
     assert json.loads((tmp_path / "cut" / "manifest.json").read_text())["complete"]
+
+
+async def test_kill_while_a_set_is_replaced_leaves_the_old_one_or_one_that_is_plainly_unfinished(
+    tmp_path: Path,
+) -> None:
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    states: set[tuple[bool, int]] = set()
+    async with Shop([table(200, page=page) for page in range(1, 21)]) as shop:
+        await told(await program(shop, tmp_path))
+        old = contents(tmp_path)
+        shop.files, shop.run = [table(8_000, page=page) for page in range(101, 115)], 2
+        sent = Sent()
+        shop.serve = slowly(shop, sent)
+        for pieces in (1, 3, 20, 45, 40):  # of 12 in each file, three at a time: in the fourth, some have come whole
+            process = await program(shop, tmp_path, checkpoint=2**18)
+            ended = asyncio.create_task(process.communicate())
+            await sent.until(sent.pieces + pieces)
+            await asyncio.sleep(chance.uniform(0.0, 0.02))
+            process.kill()
+            await ended
+            found = contents(tmp_path)
+            manifest = json.loads(found["manifest.json"])
+            states.add((manifest["complete"], manifest["current_run"]))
+            if manifest["complete"]:
+                assert {name: found[name] for name in old} == old, f"seed {seed}"
+            for page, entry in manifest["files"].items():
+                if not manifest["complete"]:
+                    assert found[entry["name"]] == shop.files[int(page) - 1], f"seed {seed}"
+        shop.serve = shop.serve_whole
+        await told(await program(shop, tmp_path))
+
+    assert states == {(True, 1), (False, 2)}, f"seed {seed}"
+    found = contents(tmp_path)
+    assert json.loads(found["manifest.json"])["complete"]
+    pages = [f"page-{page:05d}.csv" for page in range(1, 15)]
+    assert sorted(found) == [".lock", "manifest.json", *pages], f"seed {seed}"
+    assert [found[name] for name in pages] == shop.files
 
 
 async def test_memory_does_not_grow_with_the_size_of_a_file(tmp_path: Path) -> None:

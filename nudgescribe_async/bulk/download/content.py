@@ -1,7 +1,8 @@
 """Whether a file that has come to its end is a whole file of messages. Everything here blocks, and can be stopped.
 
 It is read from disk again, so that what is found out is true of what is there, and in pieces, so that its size does
-not matter.
+not matter. The reader of CSV makes each row as a whole, and lets no other thread do anything meanwhile, so how long a
+row may be is limited.
 """
 
 from __future__ import annotations
@@ -20,16 +21,19 @@ from nudgescribe_async.threads import check
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator
     from pathlib import Path
+    from typing import Self
 
+    from nudgescribe_async.bulk.download.digests import Digest
     from nudgescribe_async.transport import Headers
 
 __all__ = ["Content", "DamageError", "examine"]
 
 _CHUNK = 2**20
 _SHORT = 2**20
-_LONGEST = 64 * 2**20  # letters of a line and of a cell: an open quote must not draw a whole file into memory
+_LONGEST = 4 * 2**20  # letters of a row: an open quote must not draw a whole file into memory
+_MOST = 2**18  # commas of a row, those within cells too: each may be a cell, which takes more memory than its letters
 _AT_ONCE = 256
 _JSON = re.compile(rb'\s*(?:\{\s*"|\[\s*[{\]])')
 _XML = re.compile(rb"\s*<(?:\?xml|!doctype|html|error)\b", re.IGNORECASE)
@@ -56,20 +60,20 @@ class DamageError(Exception):
         self.as_published = as_published
 
 
-def examine(path: Path, headers: Headers, digests: Mapping[str, bytes], stop: threading.Event) -> Content:
+def examine(path: Path, headers: Headers, digests: Collection[Digest], stop: threading.Event) -> Content:
     """Look at the whole file.
 
     Args:
         path: the file.
         headers: of the answer that it came with, the last one.
-        digests: the checksums that it must have, by algorithm.
+        digests: the checksums that it must have, each of them.
         stop: ends it early.
 
     Raises:
         DamageError: it is not whole, or no file of messages.
         StoppedError: ``stop`` was set.
     """
-    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in {"sha256", *digests}}
+    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in {"sha256", *(name for name, _ in digests)}}
     size = 0
     with path.open("rb", buffering=0) as file:
         while piece := file.read(_CHUNK):
@@ -77,7 +81,7 @@ def examine(path: Path, headers: Headers, digests: Mapping[str, bytes], stop: th
             size += len(piece)
             for running in hashes.values():
                 running.update(piece)
-    for name, digest in digests.items():
+    for name, digest in digests:
         if hashes[name].digest() != digest:
             raise DamageError(f"does not match the {name} checksum that the storage gave with it", as_published=False)
     what = _what_it_is(path, headers, size)
@@ -106,36 +110,71 @@ def _what_it_is(path: Path, headers: Headers, size: int) -> str | None:
 def _count_rows(path: Path, stop: threading.Event) -> int:
     """The rows below the header, each with as many cells as that."""
     with io.TextIOWrapper(path.open("rb"), encoding="utf-8-sig", newline="") as text:
-        reader = csv.reader(_lines(text), strict=True)
-        columns, rows = 0, 0
+        lines = _Lines(text)
+        reader = csv.reader(lines, strict=True)
         try:
-            while lines := _some(reader):
+            columns = _header(reader, lines)
+            while _some(reader, lines, columns):
                 check(stop)
-                for cells in lines:
-                    if columns == 0:
-                        columns = len(cells)
-                        if len(set(cells)) < columns or columns == 0:
-                            raise DamageError("has no header of different names", as_published=False)
-                    elif cells:  # an empty line, as at the end of some files, is none
-                        rows += 1
-                        if len(cells) != columns:
-                            what = f"has {len(cells)} cells in row {rows:,}, under {columns} columns"
-                            raise DamageError(what, as_published=False)
         except csv.Error as error:
-            what = f"is no CSV after row {rows:,}, near line {reader.line_num:,}: {error}"
+            what = f"is no CSV after row {lines.rows:,}, near line {reader.line_num:,}: {error}"
             raise DamageError(what, as_published=False) from None
         except UnicodeDecodeError:
-            raise DamageError(f"is not UTF-8 after row {rows:,}", as_published=False) from None
-        return rows
+            raise DamageError(f"is not UTF-8 after row {lines.rows:,}", as_published=False) from None
+        return lines.rows
 
 
-def _some(reader: Iterator[list[str]]) -> list[list[str]]:
+def _header(reader: Iterator[list[str]], lines: _Lines) -> int:
+    """How many columns there are."""
     with long_cells(_LONGEST):
-        return list(islice(reader, _AT_ONCE))
+        cells = next(reader, None)
+    lines.end_row()
+    if not cells or len(set(cells)) < len(cells):
+        raise DamageError("has no header of different names", as_published=False)
+    return len(cells)
 
 
-def _lines(text: io.TextIOWrapper) -> Iterator[str]:
-    while line := text.readline(_LONGEST + 1):
-        if len(line) > _LONGEST:
-            raise csv.Error(f"a line is longer than {_LONGEST:,} letters")
-        yield line
+def _some(reader: Iterator[list[str]], lines: _Lines, columns: int) -> bool:
+    """Count some more rows, none of which is kept; whether there were any."""
+    cells: list[str] | None = None
+    with long_cells(_LONGEST):
+        for cells in islice(reader, _AT_ONCE):
+            lines.end_row()
+            if cells:  # an empty line, as at the end of some files, is none
+                lines.rows += 1
+                if len(cells) != columns:
+                    what = f"has {len(cells):,} cells in row {lines.rows:,}, under {columns:,} columns"
+                    raise DamageError(what, as_published=False)
+    return cells is not None
+
+
+class _Lines:
+    """The lines of a file, as long as those of one row are not too many or too long.
+
+    Attributes:
+        rows: how many rows whoever reads the lines has found in them.
+    """
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self.rows = 0
+        self.end_row()
+
+    def end_row(self) -> None:
+        """What comes next is of another row."""
+        self._letters = self._commas = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(_LONGEST + 1)
+        if not line:
+            raise StopIteration
+        self._letters += len(line)
+        self._commas += line.count(",")
+        if self._letters > _LONGEST:
+            raise csv.Error(f"a row is longer than {_LONGEST:,} letters")
+        if self._commas > _MOST:
+            raise csv.Error(f"a row has more than {_MOST:,} commas")
+        return line

@@ -7,39 +7,52 @@
 ``Content-MD5``               Azure and older storages; of what is in the answer, so not with a part
 ============================  =====================================================================
 
-What cannot be read is no checksum.
+What cannot be read is no checksum. Where there are several, the file must have them all: of two that contradict each
+other nobody knows which is the right one.
 """
 
 from __future__ import annotations
 
 import binascii
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from nudgescribe_async.transport import Headers
 
-__all__ = ["offered"]
+__all__ = ["Digest", "noted", "offered", "restored"]
 
+Digest: TypeAlias = tuple[str, bytes]
+"""The name of an algorithm of ``hashlib``, and a checksum by it."""
 _SIZES = {"sha256": 32, "sha512": 64, "md5": 16}
 _REPR_DIGEST = re.compile(r"(?:^|,)\s*(sha-256|sha-512)\s*=\s*:([A-Za-z0-9+/=]*):", re.IGNORECASE)
 _GOOGLE = re.compile(r"(?:^|,)\s*md5=([A-Za-z0-9+/=]+)", re.IGNORECASE)
 
 
-def offered(headers: Headers, *, part: bool) -> Mapping[str, bytes]:
-    """The checksums of the whole file: the name of an algorithm of ``hashlib`` to the digest.
+def offered(headers: Headers, *, part: bool) -> frozenset[Digest]:
+    """The checksums of the whole file.
 
     Args:
         headers: of the answer.
         part: whether only a part of the file is in it.
     """
-    return {
-        algorithm: digest
+    return frozenset(
+        (algorithm, digest)
         for algorithm, text in _stated(headers, part=part)
         if (digest := _decoded(text)) is not None and len(digest) == _SIZES[algorithm]
-    }
+    )
+
+
+def noted(digests: Iterable[Digest]) -> tuple[str, ...]:
+    """As text, in an order that depends on nothing else."""
+    return tuple(sorted(f"{algorithm}:{digest.hex()}" for algorithm, digest in digests))
+
+
+def restored(texts: Iterable[str]) -> frozenset[Digest]:
+    """What ``noted`` made text of."""
+    return frozenset((text.partition(":")[0], bytes.fromhex(text.partition(":")[2])) for text in texts)
 
 
 def _stated(headers: Headers, *, part: bool) -> Iterator[tuple[str, str]]:

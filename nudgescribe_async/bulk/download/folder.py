@@ -7,12 +7,16 @@ stays: it ends with the process, however that ends.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nudgescribe_async.bulk.download.manifest import Manifest
+from attrs import evolve
+
+from nudgescribe_async.bulk.download.manifest import Manifest, ManifestError
 from nudgescribe_async.bulk.files import Lock, checksum, flush_file, replace_file
 from nudgescribe_async.threads import check
 
@@ -40,8 +44,19 @@ class Folder:
 
     # --- whose it is -----------------------------------------------------------------------------------------------
 
+    def is_there(self) -> bool:
+        """Whether there is such a directory.
+
+        Raises:
+            NotADirectoryError: there is none, and none can be made, since a file is in the way.
+        """
+        found = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if not found.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(found))
+        return found == self.path
+
     def open(self) -> None:
-        """Make the directory if it is not there, and lock it.
+        """Make the directory and its parents if they are not there, and lock it.
 
         Raises:
             InUseError: somebody else has locked it.
@@ -96,17 +111,35 @@ class Folder:
         """Put it in the place of the one that was there."""
         replace_file(self.manifest, manifest.to_json().encode())
 
+    @property
+    def _draft(self) -> Path:
+        return self.path / f"manifest.json{PARTIAL}"
+
+    def read_draft(self, wanted: Manifest) -> Manifest:
+        """What is noted of parts of this very set; if there is nothing, or of another one, the same as before."""
+        try:
+            draft = Manifest.from_json(self._draft.read_bytes())
+        except (FileNotFoundError, ManifestError):
+            return wanted
+        return draft if evolve(draft, unfinished=wanted.unfinished) == wanted else wanted
+
+    def write_draft(self, manifest: Manifest) -> None:
+        """Note parts, and leave the manifest of what they are to replace as it is."""
+        replace_file(self._draft, manifest.to_json().encode())
+
     # --- files -----------------------------------------------------------------------------------------------------
 
     def strays(self, known: Collection[str] = ()) -> list[Path]:
         """Files with names of pages, or of parts of them, that are not known."""
         return sorted(path for path in self.path.iterdir() if _OURS.fullmatch(path.name) and path.name not in known)
 
-    def tidy(self, manifest: Manifest) -> None:
-        """Remove what looks like a page and is none of the manifest's, so that nobody takes it for one."""
-        known = {entry.name for entry in manifest.finished.values()}
-        known |= {self.partial(number).name for number in manifest.unfinished}
-        for path in self.strays(known):
+    def holds_something(self) -> bool:
+        """Whether there is anything of a download."""
+        return self.manifest.exists() or bool(self.strays())
+
+    def tidy(self, known: Collection[str]) -> None:
+        """Remove what looks like a page and is not known, so that nobody takes it for one."""
+        for path in (*self.strays(known), *self.path.glob(f"{self._draft.name}*")):  # and what a crash left beside it
             path.unlink()
 
     def is_as_noted(self, page: FinishedPage, stop: threading.Event) -> bool:

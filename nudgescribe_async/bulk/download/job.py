@@ -5,9 +5,13 @@ the call fails          pages under way are ended; what is finished, and what ca
 it is cancelled         the same; it returns when no task, file or connection of it is left
 the process is killed   the same, but for at most 8 MiB of each page under way
 the same call again     skips what is finished and unchanged, continues the rest
+there are no files      an error: nothing in the directory is changed, and nothing is called complete
 two calls at once       the second is refused, in whichever process it is
 the run changed         an error, at the start or the end: files of two runs are never taken for one
-the files changed       another number of them: all come anew, and the report says so
+the run is not told     the download goes on, and the report says so
+the files changed       another number of them: all come anew, and the report says so; at the end, an error
+others are replaced     none of them is touched before the first new file is whole; then the manifest is of the new
+                        ones, and what is left of the others goes at the very end
 the client is closed    ``ClientClosedError``
 ======================  =========================================================================================
 """
@@ -17,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,34 +30,43 @@ from attrs import evolve
 from nudgescribe_async.bulk.download.folder import Folder
 from nudgescribe_async.bulk.download.journal import Journal
 from nudgescribe_async.bulk.download.manifest import Manifest, ManifestError
-from nudgescribe_async.bulk.download.pages import OPERATION, Pages, disk_trouble
+from nudgescribe_async.bulk.download.pages import CONTINUES, OPERATION, Pages, disk_trouble
 from nudgescribe_async.bulk.download.report import DownloadedFile, DownloadReport
 from nudgescribe_async.bulk.files import InUseError
 from nudgescribe_async.cursor import digest
 from nudgescribe_async.endpoint import checked
 from nudgescribe_async.endpoints.messages import COUNT_PAGES, FETCH_CSV
+from nudgescribe_async.endpoints.models import CampaignStatus
 from nudgescribe_async.endpoints.reruns import HISTORY
 from nudgescribe_async.errors import (
     APIStatusError,
+    DeadlineExceededError,
     DownloadError,
     NotFoundError,
     NudgescribeError,
     PermissionDeniedError,
+    ResponseDecodeError,
+    TransportError,
 )
 from nudgescribe_async.events import PageFetched
 from nudgescribe_async.options import CallOptions, bulk
+from nudgescribe_async.retry import in_trouble
 from nudgescribe_async.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from nudgescribe_async.bulk.download.report import Via
+    from nudgescribe_async.endpoints.models import RerunRecord
     from nudgescribe_async.session import Session
 
 __all__ = ["download"]
 
 _ARGUMENTS = evolve(COUNT_PAGES, operation=OPERATION)  # so that errors name what was called
+_NO_RUNS = 0
+"""The current run of a campaign in whose history there is none yet. ``None``: the service did not tell."""
 _ELSE = "Choose another directory, or pass overwrite=True to replace what is there."
+_CHECK = "Check the id of the campaign, and run_number if you gave one: they must belong to this account."
 
 
 async def download(
@@ -132,31 +145,32 @@ class _Download:
         self._first_page = session.first_page(FETCH_CSV)
         self._query = digest(OPERATION, session.base_url, which, self._first_page)
         self._notes: list[str] = []
+        self._history: Sequence[RerunRecord] = ()
         self._done = self._rows = 0
 
     async def run(self) -> DownloadReport:
         try:
-            await in_thread(self._open)
             return await self._run()
+        except asyncio.CancelledError as error:
+            error.add_note(
+                f"{OPERATION} was cancelled. What is finished in {self._folder.path} stays: the same call goes on."
+            )
+            raise
         except OSError as error:
             raise disk_trouble(error, self._folder) from error
         finally:
             self._folder.close()
 
-    def _open(self) -> None:
-        try:
-            self._folder.open()
-        except InUseError:
-            failure = self._error(f"Another download is at work in {self._folder.path}.")
-            failure.advice = "Wait until it has ended, or choose another directory."
-            raise failure from None
-        except (FileExistsError, NotADirectoryError):
-            raise ValueError(f"{OPERATION}: directory is no directory: {self._folder.path}.") from None
-
     async def _run(self) -> DownloadReport:
-        found = await in_thread(self._found)
+        was_there = await in_thread(self._enter, make=False)
+        found = await in_thread(self._found) if was_there else None
         current_run = await self._current_run()
         total = await self._count()
+        if total == 0:
+            raise await self._no_files(current_run)
+        if not was_there:  # now that there is something to put there
+            await in_thread(self._enter, make=True)
+            found = await in_thread(self._found)
         wanted = Manifest(
             query=self._query,
             campaign_id=self._which["campaign_id"],
@@ -165,12 +179,14 @@ class _Download:
             pages=total,
         )
         manifest = self._settled(found, wanted)
+        goes_on = manifest is not wanted
+        if not goes_on:
+            manifest = await in_thread(self._folder.read_draft, wanted)
         numbers = range(self._first_page, self._first_page + total)
-        self._folder.expect(numbers[-1] if numbers else 0)
-        if manifest is not found:
-            await in_thread(self._folder.write_manifest, manifest)
-        await in_thread(self._folder.tidy, manifest)
-        journal = Journal(self._folder, manifest)
+        self._folder.expect(numbers[-1])
+        journal = Journal(self._folder, manifest, begun=goes_on)
+        if not await in_thread(self._folder.holds_something):
+            await journal.begin()
         pages = Pages(
             session=self._session,
             folder=self._folder,
@@ -184,16 +200,19 @@ class _Download:
         try:
             files = await self._get(pages, numbers)
         except DownloadError as error:
-            await self._blame_a_rerun(error, current_run)
+            await self._blame_a_rerun(error, manifest.current_run, journal)
             raise
-        if not manifest.complete or not all(file.skipped for file in files):
-            await self._check_the_same(current_run, total)
+        changed = manifest != found or not manifest.complete or not all(file.skipped for file in files)
+        if changed:
+            await self._check_the_same(manifest.current_run, total, journal)
+        await in_thread(self._folder.tidy, {file.path.name for file in files})
+        if changed:
             await journal.complete()
         return DownloadReport(
             directory=self._folder.path,
             campaign_id=manifest.campaign_id,
             run_number=manifest.run_number,
-            current_run=current_run,
+            current_run=manifest.current_run or None,
             pages=total,
             files=tuple(files),
             seconds=self._session.clock.monotonic() - self._started,
@@ -201,6 +220,20 @@ class _Download:
         )
 
     # --- what is there, and what is wanted -------------------------------------------------------------------------
+
+    def _enter(self, *, make: bool) -> bool:
+        """Take the directory, if it is there or to be made; whether it was taken. Blocks."""
+        try:
+            if not make and not self._folder.is_there():
+                return False
+            self._folder.open()
+        except InUseError:
+            failure = self._error(f"Another download is at work in {self._folder.path}.")
+            failure.advice = "Wait until it has ended, or choose another directory."
+            raise failure from None
+        except (FileExistsError, NotADirectoryError):
+            raise ValueError(f"{OPERATION}: directory is no directory: {self._folder.path}.") from None
+        return True
 
     def _found(self) -> Manifest | None:
         """What an earlier call left that this one may continue. Blocks."""
@@ -218,16 +251,28 @@ class _Download:
                 what = f"{self._folder.path} holds {strays[0].name}, and no manifest that says what it is."
                 raise self._error(what, _ELSE)
         elif found.query != self._query:
-            run = f"run {found.run_number}" if found.run_number is not None else "the current run"
-            what = f"{self._folder.path} holds a download of something else: of campaign {found.campaign_id}, {run}."
-            raise self._error(what, _ELSE)
+            raise self._error(self._difference(found), _ELSE)
         return found
+
+    def _difference(self, found: Manifest) -> str:
+        campaign_id, run_number = self._which["campaign_id"], self._which.get("run_number")
+        here, wanted = _run_of(found.run_number, found.current_run), _run_of(run_number)
+        if found.campaign_id != campaign_id:
+            here, wanted = f"{here} of campaign {found.campaign_id}", f"{wanted} of campaign {campaign_id}"
+        elif found.run_number != run_number:
+            here, wanted = f"{here} of campaign {campaign_id}", f"{wanted} of it"
+        else:
+            return (
+                f"{self._folder.path} holds a download of {here} of campaign {campaign_id}, but from another service "
+                "(base_url), or with pages that were counted from another number (first_page)."
+            )
+        return f"{self._folder.path} holds a download of {here}, and this call asks for {wanted}."
 
     def _settled(self, found: Manifest | None, wanted: Manifest) -> Manifest:
         """The manifest to go on with."""
         if found is None:
             return wanted
-        if found.current_run != wanted.current_run:
+        if _differ(found.current_run, wanted.current_run):
             if self._overwrite:
                 return wanted
             raise self._rerun(found.current_run, wanted.current_run, f"What is in {self._folder.path} is of")
@@ -237,34 +282,83 @@ class _Download:
                 "others, so all came anew."
             )
             return wanted
+        if found.current_run is None and wanted.current_run is not None:
+            self._note_unknown()
+            return evolve(found, current_run=wanted.current_run)
         return found
 
     async def _current_run(self) -> int | None:
         if "run_number" in self._which:
             return None
-        try:
-            values = {"campaign_id": self._which["campaign_id"]}
-            history = await self._session.call(HISTORY, values, self._options)
-        except (NotFoundError, PermissionDeniedError):
-            note = "The service did not tell which run is the current one, so that a rerun meanwhile goes unnoticed."
-            if note not in self._notes:
-                self._notes.append(note)
-            return None
-        return max((run.run_number for run in history), default=None)
+        with self._asking("which run is the current one"):
+            try:
+                self._history = await self._ask_history()
+            except (NotFoundError, PermissionDeniedError):
+                self._note_unknown()
+                return None
+        return max((run.run_number for run in self._history), default=_NO_RUNS)
+
+    def _note_unknown(self) -> None:
+        note = "The service did not tell which run is the current one, so that a rerun meanwhile goes unnoticed."
+        if note not in self._notes:
+            self._notes.append(note)
+
+    async def _ask_history(self) -> Sequence[RerunRecord]:
+        return await self._session.call(HISTORY, {"campaign_id": self._which["campaign_id"]}, self._options)
 
     async def _count(self) -> int:
-        return await self._session.call(COUNT_PAGES, self._which, self._options)
+        with self._asking("how many files there are"):
+            return await self._session.call(COUNT_PAGES, self._which, self._options)
 
-    async def _check_the_same(self, current_run: int | None, total: int) -> None:
+    @contextmanager
+    def _asking(self, what: str) -> Generator[None, None, None]:
+        """What goes wrong with a question is told as of the download: it is nothing that the caller has asked."""
+        try:
+            yield
+        except (TransportError, DeadlineExceededError, APIStatusError, ResponseDecodeError) as error:
+            failure = DownloadError(
+                f"Campaign {self._which['campaign_id']} could not be downloaded, since the service did not say {what}: "
+                f"{error.message}",
+                operation=error.operation or OPERATION,
+                request_id=error.request_id,
+                attempts=error.attempts,
+            )
+            failure.not_repeated = error.not_repeated
+            refused = isinstance(error, APIStatusError) and not in_trouble(error.status)
+            failure.advice = _CHECK if refused else CONTINUES
+            raise failure from error
+
+    async def _no_files(self, current_run: int | None) -> DownloadError:
+        """The error for a run that there is nothing of."""
+        number = self._which.get("run_number", current_run or None)
+        if "run_number" in self._which:
+            with suppress(NudgescribeError):  # then nobody knows its state
+                self._history = await self._ask_history()
+        state = next((run.campaign_status for run in self._history if run.run_number == number), None)
+        said = "" if state is None else f": it is {str(state)!r}"
+        if state == CampaignStatus.PUBLISHED:
+            advice = "Its files may still be written: try again later. Perhaps there was nobody in its customer group."
+        else:
+            approve = "Have its messages approved, publish" if state == CampaignStatus.READY_FOR_REVIEW else "Publish"
+            advice = f"{approve} it (ns.messages.publish), and make the same call when that is done."
+        return self._error(
+            f"{_run_of(number).capitalize()} of campaign {self._which['campaign_id']} has no files yet{said}. "
+            f"{self._folder.path} is left as it was.",
+            f"{advice} For another run, pass its run_number= and another directory.",
+        )
+
+    async def _check_the_same(self, current_run: int | None, total: int, journal: Journal) -> None:
         count = await self._count()
         now = await self._current_run()
-        if now != current_run:
+        if _differ(now, current_run):
+            await journal.forget()
             raise self._rerun(current_run, now, "Files were downloaded of")
         if count != total:
+            await journal.forget()
             what = f"The run had {total:,} files when the download began, and {count:,} at its end."
             raise self._error(what, "They may be others now: the same call downloads them anew.")
 
-    async def _blame_a_rerun(self, error: DownloadError, current_run: int | None) -> None:
+    async def _blame_a_rerun(self, error: DownloadError, current_run: int | None, journal: Journal) -> None:
         """A page that is suddenly not there is, more likely than not, one of a run that is not the current one any more."""
         cause = error.__cause__
         if current_run is None or not isinstance(cause, APIStatusError) or cause.status >= 500:
@@ -273,14 +367,14 @@ class _Download:
         with suppress(NudgescribeError):
             now = await self._current_run() or current_run
         if now != current_run:
+            await journal.forget()
             raise self._rerun(current_run, now, "Files were being downloaded of") from error
 
     def _rerun(self, before: int | None, now: int | None, what: str) -> DownloadError:
         return self._error(
-            f"{what} run {before if before is not None else '?'} of the campaign, and the current run is "
-            f"{now if now is not None else '?'}: it was rerun meanwhile.",
-            f"For the new run, choose another directory or pass overwrite=True; for the earlier one, run_number={before} "
-            "and another directory.",
+            f"{what} run {before or '?'} of the campaign, and the current run is {now or '?'}: it was rerun meanwhile.",
+            "For the new run, choose another directory or pass overwrite=True; for the earlier one, "
+            f"run_number={before or '...'} and another directory.",
         )
 
     def _error(self, message: str, advice: str = "") -> DownloadError:
@@ -328,6 +422,17 @@ class _Download:
                 seconds=self._session.clock.monotonic() - self._started,
             )
         )
+
+
+def _differ(one: int | None, other: int | None) -> bool:
+    """Whether two runs are known to be two."""
+    return one is not None and other is not None and one != other
+
+
+def _run_of(number: int | None, current: int | None = None) -> str:
+    if number is not None:
+        return f"run {number}"
+    return "the current run" if not current else f"the current run (which was run {current})"
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -7,6 +7,7 @@ same, byte for byte.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 from attrs import asdict, field, frozen
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "FinishedPage", "Manifest", "ManifestError"]
 
 _VERSION = 1
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+_NAME = re.compile(r"page-[0-9]{5,18}\.csv")
+_DIGEST = re.compile(r"(?:md5|sha256|sha512):(?:[0-9a-f]{2})+")
 
 
 class ManifestError(Exception):
@@ -46,12 +50,14 @@ class Checkpoint:
         total: how long it will be.
         bytes: how long the part is that is here.
         sha256: of that part. What is here and has another one is not continued.
+        digests: the checksums of the whole that came along so far, as ``algorithm:hexadecimal``.
     """
 
     etag: str
     total: int
     bytes: int
     sha256: str
+    digests: tuple[str, ...] = ()
 
 
 def _no_finished() -> dict[int, FinishedPage]:
@@ -70,7 +76,7 @@ class Manifest:
         query: a fingerprint of what was asked for, and of the service that was asked.
         campaign_id: the campaign.
         run_number: the run that was asked for; ``None`` for the current one.
-        current_run: which one that was; ``None`` if nobody said.
+        current_run: which one that was; 0 if there was none in the history yet, ``None`` if nobody said.
         pages: how many files there are.
         complete: whether all of them are here, and were of one run at the end too.
         finished: the files that are here, by page.
@@ -112,7 +118,7 @@ class Manifest:
         """
         try:
             parts = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ManifestError("is no JSON") from None
         if not isinstance(parts, dict) or "version" not in parts:
             raise ManifestError("is not of a download")
@@ -130,8 +136,13 @@ class Manifest:
             pages=found["pages"],
             complete=found["complete"],
             finished={int(number): FinishedPage(**entry) for number, entry in found["files"].items()},
-            unfinished={int(number): Checkpoint(**entry) for number, entry in found["unfinished"].items()},
+            unfinished={int(number): _checkpoint(entry) for number, entry in found["unfinished"].items()},
         )
+
+
+def _checkpoint(entry: dict[str, Any]) -> Checkpoint:
+    values: dict[str, Any] = {**entry, "digests": tuple(entry["digests"])}
+    return Checkpoint(**values)
 
 
 def _is_text(value: object) -> bool:
@@ -139,7 +150,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _is_run(value: object) -> bool:
@@ -147,7 +158,12 @@ def _is_run(value: object) -> bool:
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and value.startswith("page-") and "/" not in value
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def _are_digests(value: object) -> bool:
+    texts = cast("list[object]", value) if isinstance(value, list) else [None]
+    return all(isinstance(text, str) and _DIGEST.fullmatch(text) for text in texts)
 
 
 _FIELDS: Mapping[str, Callable[[object], bool]] = {
@@ -170,6 +186,7 @@ _UNFINISHED: Mapping[str, Callable[[object], bool]] = {
     "total": _is_count,
     "bytes": _is_count,
     "sha256": _is_text,
+    "digests": _are_digests,
 }
 
 
@@ -182,7 +199,7 @@ def _problems(parts: dict[str, Any]) -> Iterator[str]:
             continue
         for number, entry in cast("dict[str, object]", entries).items():
             if (
-                not number.isdecimal()
+                not _NUMBER.fullmatch(number)
                 or not isinstance(entry, dict)
                 or not _fit(cast("dict[str, object]", entry), fields)
             ):

@@ -15,6 +15,7 @@ from nudgescribe_async.endpoint import Bearer, Effect, Endpoint, RetryClass
 from nudgescribe_async.endpoints.messages import FETCH_CSV, FETCH_URL
 from nudgescribe_async.errors import (
     APIStatusError,
+    ConfigurationError,
     DeadlineExceededError,
     DownloadError,
     NudgescribeError,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from nudgescribe_async.reading import Answer
     from nudgescribe_async.session import Session
 
-__all__ = ["OPERATION", "Pages", "disk_trouble"]
+__all__ = ["CONTINUES", "OPERATION", "Pages", "disk_trouble"]
 
 OPERATION: Final = "messages.download"
 _LINKED: Final = Endpoint(
@@ -55,7 +56,7 @@ _LINKS = 4
 _ROUNDS = 3
 """How often a page is downloaded that comes damaged."""
 _REFUSALS = frozenset({400, 401, 403, 404, 410})
-_CONTINUES = "What is finished stays: the same call continues."
+CONTINUES = "What is finished stays: the same call continues."
 
 
 class Pages:
@@ -138,6 +139,7 @@ class Pages:
         raise await self._damaged(page, damage) from damage
 
     async def _finish(self, page: int, content: Content, via: Via, *, resumed: bool) -> DownloadedFile:
+        await self._journal.begin()
         path = await in_thread(self._folder.finish, page)
         entry = FinishedPage(name=path.name, bytes=content.bytes, rows=content.rows, sha256=content.sha256, via=via)
         await self._journal.finish(page, entry)
@@ -195,6 +197,9 @@ class Pages:
                     partial.start_anew()
                 elif error.status not in _REFUSALS:
                     raise
+            except ConfigurationError:  # whatever else that may be about, the service's own CSV would meet it too
+                self._do_without_links("one cannot be followed")
+                return False
             else:
                 self._refuse_what_is_none(_LINKED, answer, partial)
                 return True
@@ -236,9 +241,9 @@ class Pages:
     # --- what goes wrong -------------------------------------------------------------------------------------------
 
     def _failure(self, page: int, error: NudgescribeError) -> DownloadError:
-        said, advice = error.message, _CONTINUES
+        said, advice = error.message, CONTINUES
         if error.operation == OPERATION:
-            advice = f'{_CONTINUES} via="csv" does without the storage.'
+            advice = f'{CONTINUES} via="csv" does without the storage.'
             if isinstance(error, APIStatusError):
                 said = _of_storage(error)
         failure = DownloadError(
@@ -258,7 +263,7 @@ class Pages:
             request_id=None if last is None else last.request_id,
             attempts=() if last is None else last.attempts,
         )
-        failure.page, failure.advice = page, f'{_CONTINUES} via="csv" does without the storage.'
+        failure.page, failure.advice = page, f'{CONTINUES} via="csv" does without the storage.'
         return failure
 
     async def _damaged(self, page: int, damage: DamageError | None) -> DownloadError:

@@ -1,7 +1,7 @@
 """The part of a file that is here, and how more of it comes.
 
 An answer is continued only where nothing speaks against it: the first one had a strong ETag and said that it serves
-ranges, and the next one is a 206 of the same file, from the very byte on and to the end. Anything else starts anew,
+ranges, and the next one is a 206 with the same ETag, from the very byte on and to the end. Anything else starts anew,
 and a storage whose answer to a range was odd is not asked for one again.
 
 Bytes are gathered in pieces of a quarter of a MiB, and written in a thread. When an answer breaks off, what has come of
@@ -16,7 +16,7 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nudgescribe_async.bulk.download.digests import offered
+from nudgescribe_async.bulk.download.digests import noted, offered, restored
 from nudgescribe_async.bulk.download.manifest import Checkpoint
 from nudgescribe_async.errors import OutcomeUnknownError, ResponseDecodeError
 from nudgescribe_async.message_file import is_visibly_none, not_a_file
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
+    from nudgescribe_async.bulk.download.digests import Digest
     from nudgescribe_async.transport import Response
 
 __all__ = ["BATCH", "CHECKPOINT_EVERY", "PartialFile"]
@@ -53,7 +54,7 @@ class PartialFile:
         whole: whether that is all.
         continued: whether it was continued where it had broken off.
         headers_of_answer: of the last answer that was taken.
-        digests: the checksums of the whole, as far as storages gave some.
+        digests: the checksums of the whole, all that storages gave.
     """
 
     def __init__(self, path: Path, *, keep: Callable[[Checkpoint], Awaitable[None]]) -> None:
@@ -75,7 +76,7 @@ class PartialFile:
         self.size = 0
         self.whole = self.continued = False
         self.headers_of_answer = Headers()
-        self.digests: Mapping[str, bytes] = {}
+        self.digests: frozenset[Digest] = frozenset()
 
     def ask_for_all(self) -> None:
         """Start anew, now and whenever it breaks off: nobody there offers to continue."""
@@ -84,6 +85,8 @@ class PartialFile:
 
     def restore(self, checkpoint: Checkpoint, stop: threading.Event) -> None:
         """Go on from what an earlier process left, if it is what that one noted. Blocks."""
+        if not _STRONG.fullmatch(checkpoint.etag):
+            return
         hashed, left = hashlib.sha256(), checkpoint.bytes
         with suppress(FileNotFoundError), self._path.open("rb", buffering=0) as file:
             while left and (piece := file.read(min(_CHUNK, left))):
@@ -93,12 +96,19 @@ class PartialFile:
         if left == 0 and 0 < checkpoint.bytes < checkpoint.total and hashed.hexdigest() == checkpoint.sha256:
             self._hash, self.size = hashed, checkpoint.bytes
             self._kept, self._etag, self._total = checkpoint.bytes, checkpoint.etag, checkpoint.total
+            self.digests = restored(checkpoint.digests)
 
     def checkpoint(self) -> Checkpoint | None:
         """How far it has come; ``None`` if it cannot be continued from there."""
         if not self._ranges or self._etag is None or self._total is None or not 0 < self.size < self._total:
             return None
-        return Checkpoint(etag=self._etag, total=self._total, bytes=self.size, sha256=self._hash.hexdigest())
+        return Checkpoint(
+            etag=self._etag,
+            total=self._total,
+            bytes=self.size,
+            sha256=self._hash.hexdigest(),
+            digests=noted(self.digests),
+        )
 
     # --- as a sink -------------------------------------------------------------------------------------------------
 
@@ -132,7 +142,7 @@ class PartialFile:
         headers = response.headers
         if response.status == 206 and self._asked and self._fits(headers):
             self.continued = True
-        elif response.status == 200:
+        elif response.status == 200 and _is_whole(headers):
             self.start_anew()
             length = headers.get("content-length", "").strip()
             self._total = int(length) if length.isascii() and length.isdigit() else None
@@ -141,14 +151,15 @@ class PartialFile:
                 self._etag = etag
         else:
             self.ask_for_all()
-            raise _odd(f"The answer is one with status {response.status}, and not the file that was asked for.")
+            what = "is a part of the file" if response.status == 200 else f"is one with status {response.status}"
+            raise _odd(f"The answer {what}, and not the file that was asked for.")
         self.headers_of_answer = headers
-        self.digests = {**self.digests, **offered(headers, part=response.status == 206)}
+        self.digests |= offered(headers, part=response.status == 206)
 
     def _fits(self, headers: Headers) -> bool:
         """Whether a part is the rest of this file."""
         found = _RANGE.fullmatch(headers.get("content-range", "").strip())
-        if found is None or headers.get("etag", self._etag or "").strip() != self._etag:
+        if found is None or headers.get("etag", "").strip() != self._etag:
             return False
         first, last, total = map(int, found.groups())
         length = headers.get("content-length", str(last - first + 1)).strip()
@@ -190,7 +201,7 @@ class PartialFile:
     # --- in a thread -----------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         os.ftruncate(self._descriptor, self.size)
         os.lseek(self._descriptor, self.size, os.SEEK_SET)
 
@@ -212,6 +223,17 @@ class PartialFile:
             self._buffer = bytearray()  # what could not be written is asked for again
             if descriptor is not None:
                 os.close(descriptor)
+
+
+def _is_whole(headers: Headers) -> bool:
+    """Whether nothing in an answer of 200 says that it is a part all the same."""
+    if "content-range" not in headers:
+        return True
+    found = _RANGE.fullmatch(headers["content-range"].strip())
+    if found is None:
+        return False
+    first, last, total = map(int, found.groups())
+    return (first, last) == (0, total - 1) and headers.get("content-length", str(total)).strip() == str(total)
 
 
 def _odd(what: str) -> ResponseDecodeError:

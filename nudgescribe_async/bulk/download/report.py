@@ -72,3 +72,26 @@ class DownloadReport:
     def bytes(self) -> int:
         """Bytes of all files together."""
         return sum(file.bytes for file in self.files)
+
+    def __str__(self) -> str:
+        number = self.run_number if self.run_number is not None else self.current_run
+        run = "the current run" if number is None else f"run {number}"
+        kept = sum(file.skipped for file in self.files)
+        there = f"; {kept:,} {'was' if kept == 1 else 'were'} there already" if kept else ""
+        text = f"{_counted(self.pages, 'file')} of {run} in {self.directory}: {_counted(self.rows, 'row')}, "
+        return " ".join((f"{text}{_size(self.bytes)}{there}.", *self.notes))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _size(number: int) -> str:
+    if number < 1_000:
+        return _counted(number, "byte")
+    size = float(number)
+    for unit in ("kB", "MB"):
+        size /= 1_000
+        if size < 999.95:  # what would be written as 1,000.0 is written in the next unit
+            return f"{size:.1f} {unit}"
+    return f"{size / 1_000:,.1f} GB"
