@@ -126,9 +126,10 @@ class Customers(CustomersEndpoints):
         """All customers of a group into a file, or a folder of parts: NDJSON, CSV or Parquet.
 
         It is written beside the destination (``<destination>.partial``), and renamed when it is complete. Whatever ends a
-        call before that, ``kill -9`` included, the same call made again goes on from the last checkpoint, without a
+        call before its report is handed over, ``kill -9`` included, the same call made again goes on from the last checkpoint, without a
         lost or doubled row; what it makes is the same, byte for byte, as without the interruption. A manifest says what
-        was made. See the guide for the columns, and for what becomes of values that fit none.
+        was made. See the guide for the columns, and for what becomes of values that fit none. Files with customers can be
+        read by their owner alone (0600), whatever the umask says.
 
         One call at a time works on a destination; others are refused at once, in other processes too. Files are
         written in a thread, and one page after the other, so that memory does not grow with the group. Cancelling
@@ -138,10 +139,10 @@ class Customers(CustomersEndpoints):
             customer_group_id: the group.
             destination: a path, or a URL that fsspec knows (extra ``fsspec``).
             format: ``"ndjson"``, ``"csv"`` or ``"parquet"`` (extra ``parquet``), the first two also with ``".gz"`` behind it.
-                Left out, the suffix of the path says it.
+                Left out, the suffix of the path says it; given, it must not contradict it.
             rows_per_part: the destination is a folder, and a part ends with the page that gives it so many rows.
             workspace_id: whose profile fields become columns, if profiles are readable (``profile_decryptor``); left out,
-                the workspace of the first customer.
+                the workspace of the first customer. Without a decryptor it has no effect.
             consistency: what to do when the group changes meanwhile: ``"warn"`` reports it, ``"dedupe"`` leaves out who came
                 before, ``"strict"`` raises ``PageDriftError``.
             overwrite: replace what is there, once the new one is complete. A folder is replaced only if an export made
@@ -163,7 +164,7 @@ class Customers(CustomersEndpoints):
         Raises:
             TypeError: an argument is of the wrong type.
             ValueError: an argument has a value that cannot be right.
-            ConfigurationError: a package is missing; the text says which extra to install.
+            ConfigurationError: a package is missing, and the text says which one to install; or there is no such storage.
             ExportError: the destination is taken, cannot be written, or what an earlier call left cannot be continued.
             PageError: a page could not be had. The same call goes on.
             PageDriftError: the group changed, and ``consistency="strict"``.
@@ -237,10 +238,12 @@ class Customers(CustomersEndpoints):
         the row of the source. Memory does not grow with the source.
 
         A chunk that fails ends the sending; one whose outcome is not known is not sent again. Both are in the report,
-        which is returned then, too: call ``raise_for_failures()`` on it, or look at ``complete``.
+        which is returned then, too: call ``raise_for_failures()`` on it, or look at ``complete``. Refused rows are no
+        failure, were it all of them, unless you say ``raise_for_failures(refused=True)``.
 
         All blocking work is done in threads. Cancelling waits for the piece under way, closes what was opened here and
-        any generator, and frees the kept rows; chunks that were sent have taken effect, and ``on_chunk`` was told of them.
+        any generator, and frees the kept rows; chunks that were sent have taken effect, ``on_chunk`` was told of them, and
+        a note of the ``CancelledError`` says which rows they are, and how to go on.
         Any number of uploads may run at once; those into one group take effect in any order.
 
         Args:
@@ -253,13 +256,14 @@ class Customers(CustomersEndpoints):
                 columns; mappings must have those of the first one.
             encoding: of the text, such as ``"latin-1"``. A byte order mark of UTF-8 is taken off.
             delimiter: between cells.
-            validate: ``False`` leaves names and values to the service, and does not ask for the profile fields. Dates
-                of tables and mappings are written as ``yyyy-MM-dd`` then.
+            validate: ``False`` leaves group, names and values to the service, and asks for neither the groups of the
+                workspace nor its profile fields. Dates of tables and mappings are written as ``yyyy-MM-dd`` then.
             unique: the column in which no value may come twice, such as the identifier; a row with the value of an earlier
                 good one is a bad row. Its memory grows with the rows, by about 100 MB for a million.
             bad_rows: ``"skip"`` sends the others; ``"refuse"`` sends nothing if there is one.
             dry_run: only the pass: what would be refused here, and in which chunks the rest would go.
-            from_row: the first row to look at. Those before are read, and neither checked nor sent.
+            from_row: the first row to look at. Those before are read, and neither checked nor sent; with
+                ``unique``, the good ones of them count as earlier rows.
             to_row: the last row to look at; the source is not read beyond.
             concurrency: chunks in flight. With more than one, their rows may take effect in another order.
             repeat_unknown: send a chunk again, up to three times, whose outcome is not known. For rows that carry the
@@ -270,7 +274,8 @@ class Customers(CustomersEndpoints):
             keep_problems: of how many problems the report keeps row and reason; all are counted.
             spool: the folder for the kept rows, which take as much space as the source; the system's place for temporary
                 files if left out.
-            on_chunk: called with each chunk when it has ended, however; what it raises ends the upload.
+            on_chunk: a plain function, called on the event loop with each chunk when it has ended, however. What it
+                raises is logged.
             options: timeout, retries and headers of each request. Their priority is ``"bulk"`` if none is given.
 
         Returns:
@@ -279,10 +284,12 @@ class Customers(CustomersEndpoints):
 
         Raises:
             UploadSourceError: the source is not fit to be sent, and nothing was sent: ``row``, ``line`` and ``field`` say
-                where, as far as it has a place. ``report`` has the bad rows if ``bad_rows="refuse"``.
+                where, as far as it has a place. ``report`` has the bad rows if ``bad_rows="refuse"``. Or the workspace
+                has no such group.
             ClientClosedError: the client was closed; ``report`` is there if that was after the pass.
-            ConfigurationError: a table is given, and pyarrow is not installed; or a number is none above 0.
-            NudgescribeError: the profile fields could not be read. Nothing was sent.
+            ConfigurationError: a table is given, and pyarrow is not installed.
+            NudgescribeError: the groups or the profile fields could not be read. Nothing was sent. Who may not read the
+                groups (403) uploads all the same.
             OSError: the source cannot be opened or read, or the rows cannot be kept. Nothing was sent.
             TypeError: an argument is of the wrong type.
             ValueError: an argument has a value that cannot be right.

@@ -6,8 +6,10 @@ import asyncio
 import csv
 import io
 import json
+import os
 import pickle
 import random
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,9 +22,9 @@ from nudgescribe_async import (
     BadRequestError,
     CallOptions,
     ClientClosedError,
-    ConfigurationError,
     DeadlineExceededError,
     Nudgescribe,
+    NudgescribeError,
     OutcomeUnknownError,
     PermissionDeniedError,
     RequestNotSentError,
@@ -143,8 +145,8 @@ async def test_text_that_looks_like_a_formula_a_quote_or_a_line_break_is_data(
 async def test_chunks_end_by_rows_and_by_bytes(sandbox: Sandbox, ns: Nudgescribe, group: str) -> None:
     by_rows = await ns.customers.upload(sandbox.workspace_id, group, rows(2_500), rows_per_chunk=999, dry_run=True)
     assert [chunk.rows for chunk in by_rows.chunks] == [999, 999, 502]
-    by_bytes = await ns.customers.upload(sandbox.workspace_id, group, rows(2_500), chunk_bytes=1, dry_run=True)
-    assert [chunk.rows for chunk in by_bytes.chunks] == [1_000, 1_000, 500]
+    by_bytes = await ns.customers.upload(sandbox.workspace_id, group, rows(25), chunk_bytes=1, dry_run=True)
+    assert [chunk.rows for chunk in by_bytes.chunks] == [1] * 25
 
 
 async def test_more_chunks_in_flight_send_every_row_once(ns: Nudgescribe, sandbox: Sandbox, group: str) -> None:
@@ -270,6 +272,8 @@ async def test_bad_rows_can_refuse_the_whole(sandbox: Sandbox, ns: Nudgescribe) 
     data, expected, _ = troubled_file(600, 50)
     with pytest.raises(UploadSourceError, match=r"50 of 600 rows are not fit") as caught:
         await ns.customers.upload(sandbox.workspace_id, group, data, bad_rows="refuse")
+    first = [f"row {row}, line {line}, field {name!r}: {reason}" for row, line, name, reason in expected[:3]]
+    assert f"{'; '.join(first)}; and {len(expected) - 3} more problems. error.report" in str(caught.value)
     report = vars(caught.value)["report"]
     assert [(problem.row, problem.field) for problem in report.problems] == [
         (row, name) for row, _, name, _ in expected
@@ -288,8 +292,9 @@ async def test_a_value_that_comes_twice_is_noticed_if_asked(sandbox: Sandbox, ns
         (2_008, "has the value of an earlier row"),
     ]
     assert report.refused_by_check == 4
-    with pytest.raises(UploadSourceError, match="no column 'shoe', which unique= names"):
+    with pytest.raises(UploadSourceError, match="no column 'shoe', which unique= names") as caught:
         await ns.customers.upload(sandbox.workspace_id, group, source, unique="shoe")
+    assert caught.value.field == "shoe"
 
 
 async def test_the_report_keeps_as_many_problems_as_asked_and_counts_all(
@@ -333,12 +338,12 @@ async def uploaded(receipt: Mapping[str, Any], **options: Any) -> UploadReport:
         ({"success": False, "accepted_count": 3, "rejected_count": 0}, '"success": false', 0),
         (
             {"accepted_count": 3, "rejected_count": 0, "errors": [{"row": 1, "field": "a", "message": "b"}]},
-            "named 1 rows, and said that it refused 0",
+            "named 1 row, and said that it refused 0",
             0,
         ),
         (
             {"accepted_count": 2, "rejected_count": 1, "errors": [{"row": 4, "field": "a", "message": "b"}]},
-            "1 reasons of the service name no row",
+            "Of the service's reasons, 1 names no row",
             1,
         ),
     ],
@@ -388,6 +393,122 @@ async def test_the_report_pickles_prints_no_person_and_becomes_json_and_csv(tmp_
         "4,,external_id,Zebedee is no id,service",
     ]
     assert repr(RowProblem(row=1, line=2, field="f", reason="is required")).endswith("by check: 'is required'>")
+
+
+# --- what must not look like success -----------------------------------------------------------------------------
+
+
+async def test_refused_rows_are_a_failure_if_the_caller_says_so(sandbox: Sandbox, ns: Nudgescribe, group: str) -> None:
+    source: list[dict[str, object]] = [{"external_id": "", "purchases": "x"}] * 50
+    for dry_run in (False, True):
+        report = await ns.customers.upload(sandbox.workspace_id, group, source, dry_run=dry_run)
+        report.raise_for_failures()
+        with pytest.raises(NudgescribeError) as caught:
+            report.raise_for_failures(refused=True)
+        assert str(caught.value) == (
+            "50 of 50 rows were refused, 0 accepted: row 1, field 'external_id': is required; row 1, field 'purchases': "
+            "must be a decimal number; row 2, field 'external_id': is required; and 97 more problems. The problems of "
+            "the report have the rows and the reasons. (operation customers.upload)"
+        )
+    good = await ns.customers.upload(sandbox.workspace_id, group, rows(3))
+    good.raise_for_failures(refused=True)
+    with pytest.raises(TypeError, match="refused"):
+        good.raise_for_failures(refused="yes")  # type: ignore[arg-type]
+
+
+async def test_refusals_of_the_service_are_a_failure_too_without_its_words() -> None:
+    errors = [{"row": 1, "field": "external_id", "message": "Zebedee is no id"}]
+    report = await uploaded({"accepted_count": 2, "rejected_count": 1, "errors": errors}, keep_problems=1)
+    with pytest.raises(NudgescribeError, match="2 of 6 rows were refused, 4 accepted: row 1, field") as caught:
+        report.raise_for_failures(refused=True)
+    assert "Zebedee" not in str(caught.value)
+    assert "and 1 more problem." in str(caught.value)
+    none_kept = await uploaded({"accepted_count": 2, "rejected_count": 1, "errors": errors}, keep_problems=0)
+    with pytest.raises(NudgescribeError, match=r"4 accepted\. The problems"):
+        none_kept.raise_for_failures(refused=True)
+
+
+async def test_what_ended_the_sending_comes_before_refused_rows(sandbox: Sandbox, ns: Nudgescribe, group: str) -> None:
+    sandbox.inject(Status(400), operation=CHECK)
+    report = await ns.customers.upload(sandbox.workspace_id, group, [*rows(3), {"external_id": "", "purchases": 1}])
+    with pytest.raises(BadRequestError):
+        report.raise_for_failures(refused=True)
+
+
+async def test_an_upload_that_took_nothing_does_not_read_like_a_success(
+    sandbox: Sandbox, ns: Nudgescribe, group: str
+) -> None:
+    async def upload(items: list[dict[str, object]], **options: Any) -> str:
+        return str(await ns.customers.upload(sandbox.workspace_id, group, items, rows_per_chunk=10, **options))
+
+    bad: list[dict[str, object]] = [{"external_id": "", "purchases": 1}]
+    assert await upload(bad) == (
+        "<UploadReport NOTHING was accepted: 1 row, 0 accepted, 1 refused by the check, 0 by the service; chunks: none>"
+    )
+    assert await upload(bad, validate=False) == (
+        "<UploadReport NOTHING was accepted: 1 row, 0 accepted, 0 refused by the check, 1 by the service; chunks: 1 sent>"
+    )
+    assert await upload([*rows(20), *bad]) == (
+        "<UploadReport complete: 21 rows, 20 accepted, 1 refused by the check, 0 by the service; chunks: 2 sent>"
+    )
+    assert await upload([*rows(20), *bad], dry_run=True) == (
+        "<UploadReport dry run: 21 rows, 20 would be sent in 2 chunks, 1 refused by the check>"
+    )
+    sandbox.inject(LoseAnswer(), operation=CHECK)
+    assert await upload(rows(20)) == (
+        "<UploadReport NOT COMPLETE: 20 rows, 0 accepted, 0 refused by the check, 0 by the service; chunks: 1 UNKNOWN, "
+        "1 not sent; OutcomeUnknownError: call raise_for_failures()>"
+    )
+    unsaid = str(await uploaded({"success": True}))
+    assert unsaid.startswith("<UploadReport NOT COMPLETE: 6 rows, 0 accepted")
+    assert unsaid.endswith("chunks: 2 sent; see remarks>")
+
+
+async def test_a_chunk_that_is_refused_as_a_whole_does_not_read_like_a_success(
+    sandbox: Sandbox, ns: Nudgescribe
+) -> None:
+    await create_sample_fields(sandbox)
+    report = await ns.customers.upload(sandbox.workspace_id, "no-such-group", rows(3), validate=False)
+    assert not report.complete
+    assert str(report) == (
+        "<UploadReport NOT COMPLETE, NOTHING was accepted: 3 rows, 0 accepted, 0 refused by the check, 0 by the service; "
+        "chunks: 1 REFUSED as a whole; BadRequestError: call raise_for_failures()>"
+    )
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_a_wrong_group_is_noticed_before_anything_is_read(
+    dry_run: bool, sandbox: Sandbox, ns: Nudgescribe, group: str
+) -> None:
+    taken: list[int] = []
+
+    def source() -> Iterator[dict[str, object]]:
+        taken.append(1)
+        yield {"external_id": "1"}
+
+    with pytest.raises(UploadSourceError, match="customer_group_id: the workspace has no such customer group"):
+        await ns.customers.upload(sandbox.workspace_id, "no-such-group", source, dry_run=dry_run)
+    assert (taken, sandbox.count(CHECK)) == ([], 0)
+    assert sandbox.count("customer_groups.list") == 1
+
+
+async def test_who_may_not_see_the_groups_uploads_all_the_same(sandbox: Sandbox, ns: Nudgescribe, group: str) -> None:
+    sandbox.inject(Status(403), operation="customer_groups.list", times=None)
+    assert (await ns.customers.upload(sandbox.workspace_id, group, rows(3))).complete
+    asked = sandbox.count("customer_groups.list")
+    await ns.customers.upload(sandbox.workspace_id, group, rows(3), validate=False)
+    assert sandbox.count("customer_groups.list") == asked
+
+
+async def test_rows_that_are_queued_are_counted_as_such(sandbox: Sandbox, ns: Nudgescribe, group: str) -> None:
+    source = [*rows(2_003), {"external_id": "", "purchases": 1}]
+    report = await ns.customers.upload(
+        sandbox.workspace_id, group, source, validate=False, fields=["external_id"], rows_per_chunk=1_500
+    )
+    assert [chunk.job_uid is not None for chunk in report.chunks] == [True, False]
+    assert (report.queued, report.accepted, report.as_dict()["queued"]) == (1_500, 2_003, 1_500)
+    assert "2,003 accepted, 1,500 queued: they appear later, 0 refused by the check, 1 by the service" in str(report)
+    assert (await uploaded({"success": True, "job_uid": "j"})).queued == 6
 
 
 # --- what goes wrong on the way ----------------------------------------------------------------------------------
@@ -580,15 +701,23 @@ async def test_a_dry_run_reports_all_and_sends_nothing(sandbox: Sandbox, ns: Nud
         ({"delimiter": ",,"}, ValueError, "delimiter"),
         ({"delimiter": '"'}, ValueError, "delimiter"),
         ({"delimiter": 3}, TypeError, "delimiter"),
-        ({"from_row": 0}, ConfigurationError, "from_row"),
+        ({"from_row": 0}, ValueError, "from_row"),
         ({"from_row": 3, "to_row": 2}, ValueError, "to_row"),
-        ({"to_row": 0}, ConfigurationError, "to_row"),
-        ({"concurrency": 0}, ConfigurationError, "concurrency"),
-        ({"rows_per_chunk": True}, ConfigurationError, "rows_per_chunk"),
-        ({"keep_problems": -1}, ConfigurationError, "keep_problems"),
+        ({"to_row": 0}, ValueError, "to_row"),
+        ({"concurrency": 0}, ValueError, "concurrency"),
+        ({"rows_per_chunk": True}, TypeError, "rows_per_chunk"),
+        ({"concurrency": "x"}, TypeError, "concurrency"),
+        ({"chunk_bytes": 1.5}, TypeError, "chunk_bytes"),
+        ({"max_cell_bytes": 0}, ValueError, "max_cell_bytes"),
+        ({"dry_run": "no"}, TypeError, "dry_run"),
+        ({"validate": 0}, TypeError, "validate"),
+        ({"repeat_unknown": None}, TypeError, "repeat_unknown"),
+        ({"on_chunk": asyncio.sleep}, TypeError, "on_chunk must be a plain function, not a coroutine function"),
+        ({"keep_problems": -1}, ValueError, "keep_problems"),
         ({"bad_rows": "keep"}, ValueError, "bad_rows"),
         ({"on_chunk": 1}, TypeError, "on_chunk"),
         ({"unique": ["a"]}, TypeError, "unique"),
+        ({"spool": 3}, TypeError, "spool must be the path of a folder, not int"),
         ({"fields": "external_id"}, TypeError, "fields"),
         ({"fields": []}, ValueError, "fields"),
         ({"fields": ["a", "a "]}, ValueError, "fields"),
@@ -665,9 +794,90 @@ async def test_cancelling_while_sending_tells_of_the_chunk_under_way(
             await asyncio.sleep(0.005)
         assert folder(tmp_path) == []  # it has no name while it is there
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(asyncio.CancelledError) as caught:
             await task
     assert [(chunk.number, chunk.state) for chunk in told] == [(1, "sent"), (2, "unknown")]
+    assert caught.value.__notes__[-1] == (
+        "customers.upload: rows 1 to 10 were sent, rows 11 to 20 may have been sent, rows 21 to 30 were not sent. Then: "
+        "look whether rows 11 to 20 are in the group, and if not upload the source with from_row=11, to_row=20; "
+        "go on with from_row=21."
+    )
+    # What the note says, done.
+    async with Nudgescribe(sandbox.credentials, base_url=sandbox.url, retry=QUICK) as ns:
+        assert (await ids(sandbox, ns, group))[-1] == "c20"
+        await ns.customers.upload(sandbox.workspace_id, group, rows(30), from_row=21)
+        assert await ids(sandbox, ns, group) == [row["external_id"] for row in rows(30)]
+
+
+async def test_ctrl_c_leaves_the_note_where_a_person_sees_it(sandbox: Sandbox, group: str) -> None:
+    program = f"""
+import asyncio, os, signal, sys
+from nudgescribe_async import Nudgescribe
+
+async def main():
+    async with Nudgescribe.from_env() as ns:
+        rows = [{{"external_id": str(number)}} for number in range(30)]
+        interrupt = lambda chunk: os.kill(os.getpid(), signal.SIGINT)
+        await ns.customers.upload({sandbox.workspace_id!r}, {group!r}, rows, rows_per_chunk=10, on_chunk=interrupt)
+
+asyncio.run(main())
+"""
+    settings = {
+        "NUDGESCRIBE_API_KEY": sandbox.credentials.api_key,
+        "NUDGESCRIBE_EMAIL": sandbox.credentials.email,
+        "NUDGESCRIBE_PASSWORD": sandbox.credentials.password,
+        "NUDGESCRIBE_BASE_URL": sandbox.url,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, env=dict(os.environ) | settings, stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await process.communicate()
+    assert process.returncode != 0
+    assert b"customers.upload: rows 1 to 10 were sent" in errors
+    assert b"go on with from_row=21" in errors
+
+
+async def test_with_more_in_flight_the_note_names_each_that_is_unknown(sandbox: Sandbox, group: str) -> None:
+    async with (
+        FaultProxy(sandbox.url) as proxy,
+        Nudgescribe(sandbox.credentials, base_url=proxy.url, retry=QUICK) as ns,
+    ):
+        proxy.inject(Stall(at="head"), operation=CHECK, times=2)
+        task = asyncio.create_task(
+            ns.customers.upload(sandbox.workspace_id, group, rows(50), rows_per_chunk=10, concurrency=2)
+        )
+        while sandbox.effects[CHECK] < 2:
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+    note = caught.value.__notes__[-1]
+    assert "rows 1 to 20 may have been sent, rows 21 to 50 were not sent" in note
+    assert "from_row=1, to_row=10; look whether rows 11 to 20 are in the group" in note
+    assert note.endswith("from_row=11, to_row=20; go on with from_row=21.")
+
+
+@pytest.mark.parametrize(
+    ("ends", "note"),
+    [
+        (
+            ["sent", "not_sent", "sent", "unknown", "not_sent", "not_sent"],
+            (
+                "rows 1 to 10 and 21 to 30 were sent, rows 31 to 40 may have been sent, rows 11 to 20 and 41 to 60 were "
+                "not sent. Then: upload the source with from_row=11, to_row=20; look whether rows 31 to 40 are in the "
+                "group, and if not upload the source with from_row=31, to_row=40; go on with from_row=41."
+            ),
+        ),
+        (["not_sent", "not_sent"], "rows 1 to 20 were not sent. Then: go on with from_row=1."),
+        (["sent", "sent"], "rows 1 to 20 were sent. Then: nothing is left to send."),
+    ],
+)
+def test_the_note_leaves_no_row_out(ends: list[Any], note: str) -> None:
+    chunks = [
+        UploadChunk(number=number, first_row=number * 10 - 9, last_row=number * 10, rows=10, state=state)
+        for number, state in enumerate(ends, start=1)
+    ]
+    assert job._account(chunks) == f"customers.upload: {note}"
 
 
 async def test_closing_the_client_between_two_chunks_raises_with_the_report(
@@ -685,22 +895,20 @@ async def test_closing_the_client_between_two_chunks_raises_with_the_report(
     assert states(report) == ["sent", "not_sent", "not_sent"]
 
 
-async def test_what_on_chunk_raises_ends_the_upload_and_changes_no_account(
-    sandbox: Sandbox, ns: Nudgescribe, group: str
+async def test_what_on_chunk_raises_is_logged_and_the_upload_goes_on(
+    sandbox: Sandbox, ns: Nudgescribe, group: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[str] = []
-
     def on_chunk(chunk: UploadChunk) -> None:
-        told.append(chunk.state)
-        raise LookupError("mine")
+        raise LookupError(f"mine {chunk.number}")
 
     for concurrency in (1, 3):
-        with pytest.raises(LookupError, match="mine"):
-            await ns.customers.upload(
-                sandbox.workspace_id, group, rows(3), rows_per_chunk=1, on_chunk=on_chunk, concurrency=concurrency
-            )
-    assert told[0] == "sent"
-    assert sandbox.effects[CHECK] < 6
+        report = await ns.customers.upload(
+            sandbox.workspace_id, group, rows(3), rows_per_chunk=1, on_chunk=on_chunk, concurrency=concurrency
+        )
+        assert (report.complete, report.accepted) == (True, 3)
+    logged = [record for record in caplog.records if record.getMessage() == "on_chunk failed."]
+    assert len(logged) == 6
+    assert all(record.exc_info is not None and record.exc_info[0] is LookupError for record in logged)
 
 
 async def test_what_the_source_raises_comes_out_and_nothing_is_sent(
@@ -718,7 +926,7 @@ async def test_what_the_source_raises_comes_out_and_nothing_is_sent(
 async def test_a_folder_that_is_not_there_is_said(
     sandbox: Sandbox, ns: Nudgescribe, group: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"spool, the folder .*/none'$"):
         await ns.customers.upload(sandbox.workspace_id, group, rows(1), spool=tmp_path / "none")
     assert sandbox.count(CHECK) == 0
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import io
+import lzma
 import pickle
+import re
+import zipfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +114,7 @@ async def attempt(source: Any, **options: Any) -> UploadSourceError:
         error = caught.value
         assert str(error).endswith("Nothing was sent. (operation customers.upload)")
         assert SECRET not in str(error)
+        assert "  " not in str(error)
         assert error.__cause__ is None
         assert str(pickle.loads(pickle.dumps(error))) == str(error)
         return error
@@ -135,7 +141,7 @@ GOOD = b"1,2024-01-31,1\n"
         ),
         pytest.param(
             b"external_id,Purchasse\n1,1\n",
-            (None, 1, None),
+            (None, 1, "Purchasse"),
             "Column 2, 'Purchasse', is no profile field of the workspace; did you mean 'purchases'?",
             id="misspelt header",
         ),
@@ -156,6 +162,12 @@ GOOD = b"1,2024-01-31,1\n"
             id="ragged row",
         ),
         pytest.param(
+            HEADER + GOOD + b"  \n",
+            (2, 3, None),
+            "Row 2, line 3 of the file: The line has only blanks, and a row has 3 cells. Remove the line",
+            id="a last line of blanks",
+        ),
+        pytest.param(
             HEADER + b'"1\n1",2024-01-31,1\n' + f"{SECRET},,,\n".encode(),
             (2, 4, None),
             "The row has 4 cells, and the header 3.",
@@ -170,7 +182,7 @@ GOOD = b"1,2024-01-31,1\n"
         pytest.param(HEADER + GOOD + b"\xc3", (2, 3, None), "not encoded in UTF-8", id="half a character at the end"),
         pytest.param((HEADER + GOOD).decode().encode("utf-16"), (None, None, None), "encoding='utf-16'", id="utf-16"),
         pytest.param(
-            (HEADER + GOOD).decode().encode("utf-16-le"), (None, 1, None), "encoding='utf-16'", id="utf-16, no mark"
+            (HEADER + GOOD).decode().encode("utf-16-le"), (None, 1, None), "encoding='utf-16-le'", id="utf-16, no mark"
         ),
         pytest.param(HEADER + GOOD + b"2,\x00,1\n", (2, 3, None), "a NUL character", id="NUL"),
         pytest.param(
@@ -248,7 +260,11 @@ async def test_a_wrong_encoding_is_named() -> None:
 async def test_many_unknown_names_are_counted_and_long_ones_cut() -> None:
     names = ["external_id", "x" * 500, *(f"shoe{number}" for number in range(9))]
     error = await attempt(",".join(names).encode() + b"\n1\n")
-    assert "Column 6, 'shoe3', is no profile field of the workspace. So are 5 more." in str(error)
+    assert "Column 6, 'shoe3', is no profile field of the workspace. 5 more columns are none either." in str(error)
+    assert error.field is None
+    six = await attempt(",".join(["external_id", *(f"shoe{number}" for number in range(6))]).encode() + b"\n1\n")
+    assert "Column 7, 'shoe5', is no profile field" in str(six)
+    assert "more" not in str(six)
     assert len(str(error)) < 700
 
 
@@ -260,11 +276,61 @@ async def test_a_column_without_a_name_is_a_fault_also_when_names_are_left_to_th
 async def test_fields_that_the_source_has_not_are_named() -> None:
     error = await attempt(HEADER + GOOD, fields=["external_id", "total_spend"])
     assert "no column 'total_spend'" in str(error)
+    assert error.field == "total_spend"
+    both = await attempt(HEADER + GOOD, fields=["external_id", "total_spend", "colour"])
+    assert "no column 'total_spend', 'colour', which" in str(both)
+    assert both.field is None
 
 
 async def test_the_check_is_before_the_first_request_also_when_only_rows_further_on_are_wanted() -> None:
     error = await attempt(HEADER + GOOD * 5, from_row=6)
     assert "from_row is 6, and the source ends with row 5" in str(error)
+
+
+def a_zip() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("customers.csv", HEADER + GOOD)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        pytest.param(gzip.compress(HEADER + GOOD), "packed with gzip", id="gzip"),
+        pytest.param(lzma.compress(HEADER + GOOD), "packed with xz", id="xz"),
+        pytest.param(a_zip(), "a zip archive or an Excel workbook (.xlsx)", id="zip"),
+        pytest.param(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook (.xls)", id="xls"),
+        pytest.param(b"PAR1\x15\x04\x15", "a Parquet file", id="Parquet"),
+        pytest.param(b"\x1f\x8b", "packed with gzip", id="shorter than the beginnings"),
+    ],
+)
+async def test_a_file_that_is_no_text_is_told_by_its_first_bytes_with_what_to_do(
+    data: bytes, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "customers"
+    path.write_bytes(data)
+    for source in (data, path, blocks(*(data[index : index + 1] for index in range(len(data))))):
+        for options in ({}, {"encoding": "latin-1"}):
+            if options and not isinstance(source, bytes | Path):
+                continue  # it is read already
+            error = await attempt(source, **options)
+            assert f"The file is {words}, by its first bytes, and no CSV." in str(error)
+            assert re.search(r"pass the table|Unpack it first", str(error))
+
+
+def test_what_pyarrow_writes_is_told_to_be_parquet() -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for table in (pa.table({"external_id": ["1"]}), pa.table({"external_id": pa.array([], pa.string())})):
+        file = io.BytesIO()
+        parquet.write_table(table, file)
+        with pytest.raises(UploadSourceError, match=r"a Parquet file.*pass the table"):
+            read(file.getvalue())
+
+
+def test_a_header_that_begins_like_one_of_them_is_text() -> None:
+    assert read(b"PAR1,PKZIP\n1,2\n") == [(0, 1, ["PAR1", "PKZIP"]), (1, 2, ["1", "2"])]
 
 
 async def blocks(*pieces: bytes) -> AsyncIterator[bytes]:

@@ -49,12 +49,16 @@ class Service:
         self.last = b""
         app = web.Application(client_max_size=2**30)
         app.router.add_post("/v1/auth", self._login)
+        app.router.add_post("/v1/cg", self._groups)
         app.router.add_post("/v1/cpf", self._fields)
         app.router.add_post("/v1/customer/check", self._check)
         self.runner = web.AppRunner(app, access_log=None)
 
     async def _login(self, _: web.Request) -> web.Response:
         return web.json_response({"access_token": "t", "refresh_token": "r", "expires_in": 10_000})
+
+    async def _groups(self, _: web.Request) -> web.Response:
+        return web.json_response([{"customer_group_id": "g", "workspace_id": "w", "group_name": "G"}])
 
     async def _fields(self, _: web.Request) -> web.Response:
         keys = ("field_name", "field_type", "field_format")

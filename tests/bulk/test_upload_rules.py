@@ -28,6 +28,7 @@ FORMATS: list[tuple[str, str | None]] = [
     *(("Date", format_) for format_ in validation.DATE_FORMATS),
     *(("currency", code) for code in ("USD", "JPY", "KWD", "CLF")),
 ]
+HINT = ": write 12.50, not 12,50"
 NAMES = [
     "Jan",
     "February",
@@ -110,7 +111,25 @@ dates = st.tuples(
 @example(("Date", "MMMM dd, yyyy"), "february 29, 2024")
 @example(("char", None), "e\u0301")
 def test_every_value_is_judged_as_the_sandbox_judges_it(kind: tuple[str, str | None], text: str) -> None:
-    assert verdict(*kind, text) == oracle(*kind, text)
+    mine = verdict(*kind, text)
+    assert (mine if mine is None else mine.removesuffix(HINT)) == oracle(*kind, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("12,50", True),
+        (" -1.250,50 ", True),
+        ("1,250.50", True),
+        (",5", True),
+        ("12;50", False),
+        ("twelve, or so", False),
+        ("12,", False),
+    ],
+)
+def test_a_number_with_a_comma_is_refused_with_a_hint(text: str, hint: bool) -> None:
+    for type_, format_ in (("number", None), ("currency", "EUR"), ("currency", "XYZ")):
+        assert verdict(type_, format_, text) == "must be a decimal number" + (HINT if hint else "")
 
 
 @given(st.sampled_from(validation.DATE_FORMATS), st.dates(date(2000, 1, 1), date(2099, 12, 31)))

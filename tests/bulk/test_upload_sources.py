@@ -360,7 +360,20 @@ def test_a_class_of_tables_is_no_table() -> None:
 async def test_what_is_no_source_is_refused(source: Any, error: type[Exception], words: str) -> None:
     async with client(Service()) as ns:
         with pytest.raises(error, match=words):
-            await ns.customers.upload("w", "g", source)
+            await ns.customers.upload("w", "g", source, validate=False)
+
+
+async def test_a_single_column_and_a_lazy_frame_are_refused_with_what_to_do() -> None:
+    pa = pytest.importorskip("pyarrow")
+    pandas = pytest.importorskip("pandas")
+    polars = pytest.importorskip("polars")
+    async with client(Service()) as ns:
+        for column in (pandas.Series(["1"]), polars.Series(["1"]), pa.array(["1"]), pa.chunked_array([["1"]])):
+            with pytest.raises(UploadSourceError, match=r"is one column, and no table\. .*to_frame"):
+                await ns.customers.upload("w", "g", column, validate=False)
+        lazy: Any = polars.DataFrame({"a": ["1"]}).lazy()
+        with pytest.raises(TypeError, match=r"a LazyFrame, which has no rows yet: collect\(\) it first"):
+            await ns.customers.upload("w", "g", lazy, validate=False)
 
 
 async def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
@@ -371,7 +384,7 @@ async def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
         async with client(Service()) as ns:
             for source in (path, file, "/dev/null"):
                 with pytest.raises(ValueError, match="wait for ever"):
-                    await ns.customers.upload("w", "g", source)
+                    await ns.customers.upload("w", "g", source, validate=False)
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,12 @@ def fault(
     advice: str = "",
     report: UploadReport | None = None,
 ) -> UploadSourceError:
-    """The error for a source that is not fit to be sent. ``what`` is a whole sentence."""
+    """The error for a source that is not fit to be sent. ``what`` is a whole sentence, and may name the field itself."""
     places = [f"row {row:,}"] if row is not None else []
     places += [f"line {line:,} of the file"] if line is not None else []
-    places += [f"field {field!r}"] if field is not None else []
+    places += [f"field {field!r}"] if field is not None and repr(field) not in what else []
     where = ", ".join(places)
     error = UploadSourceError(f"{where[:1].upper()}{where[1:]}: {what}" if where else what, operation=_OPERATION)
     error.row, error.line, error.field, error.report = row, line, field, report
-    error.advice = f"{advice} Nothing was sent.".strip()
+    error.advice = f"{advice.rstrip()} Nothing was sent.".lstrip()
     return error

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Columns", "match"]
 
 _SHOWN = 60  # characters of a name
-_LISTED = 5
+_LISTED = 5  # and one more, rather than say that there is one more
 
 
 @frozen(kw_only=True)
@@ -58,10 +58,11 @@ def match(
             field in it is not repeated, since it may be the first customer.
     """
     names = [name.strip() for name in header]
-    absent = [name for name in wanted or () if name not in names]
+    present, chosen = set(names), set(wanted or ())
+    absent = [name for name in wanted or () if name not in present]
     if absent:
-        raise fault(f"The source has no column {_listed(absent)}, which fields= names.", line=line)
-    picked = [index for index, name in enumerate(names) if wanted is None or name in wanted]
+        raise fault(f"The source has no column {_listed(absent)}, which fields= names.", line=line, field=_only(absent))
+    picked = [index for index, name in enumerate(names) if wanted is None or name in chosen]
     counts = Counter(names[index] for index in picked)
     for name, count in counts.items():
         if count > 1:
@@ -86,7 +87,7 @@ def match(
         raise fault(
             f"The source has no column for {_listed(lacking)}, which the workspace requires of every customer.",
             line=line,
-            field=lacking[0],
+            field=_only(lacking),
             advice="Add the column, or name it in fields=." if wanted is not None else "Add the column.",
         )
     return _columns(names, picked, [rules[names[index]] for index in picked])
@@ -101,21 +102,32 @@ def _unknown(
 ) -> UploadSourceError:
     hints: list[str] = []
     lower = {name.lower(): name for name in rules}
-    for index in unknown[:_LISTED]:
+    shown = unknown[: _shown(len(unknown))]
+    for index in shown:
         close = difflib.get_close_matches(names[index].lower()[:200], lower, n=1)
         hint = f"; did you mean {_quoted(lower[close[0]])}?" if close else "."
         # What has no field in it may be a customer, whose values are nobody's business here.
         name = "" if nothing_fits else f", {_quoted(names[index])},"
         hints.append(f"Column {index + 1}{name} is no profile field of the workspace{hint}")
-    if len(unknown) > _LISTED:
-        hints.append(f"So are {len(unknown) - _LISTED} more.")
+    if len(unknown) > len(shown):
+        hints.append(f"{len(unknown) - len(shown)} more columns are none either.")
     advice = "Rename it, create the field, or name the columns to send: fields=[...]."
     if nothing_fits:
         advice = f"The first row must name profile fields; the workspace has {_listed(list(rules))}."
         if len(names) == 1:
             other = next((mark for mark in ";\t|," if mark in names[0]), None)
             advice += f" The cells may be divided by {other!r}: pass delimiter={other!r}." if other else ""
-    return fault(" ".join(hints), line=line, advice=advice)
+    field = None if nothing_fits else _only([names[index] for index in unknown])
+    return fault(" ".join(hints), line=line, field=field, advice=advice)
+
+
+def _only(names: Sequence[str]) -> str | None:
+    """The one name that a fault is about, unless it is so long that it is none."""
+    return names[0] if len(names) == 1 and len(names[0]) <= _SHOWN else None
+
+
+def _shown(count: int) -> int:
+    return count if count <= _LISTED + 1 else _LISTED
 
 
 def _quoted(name: str) -> str:
@@ -123,5 +135,6 @@ def _quoted(name: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return (", ".join(_quoted(name) for name in names[:_LISTED]) or "none") + more
+    shown = names[: _shown(len(names))]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return (", ".join(_quoted(name) for name in shown) or "none") + more

@@ -13,16 +13,16 @@ from attrs import frozen
 from nudgescribe_async.bulk.upload.faults import fault
 from nudgescribe_async.bulk.upload.lines import Lines
 from nudgescribe_async.bulk.upload.records import Records
+from nudgescribe_async.errors import UploadSourceError
 
 if TYPE_CHECKING:
     from nudgescribe_async.bulk.upload.header import Columns
-    from nudgescribe_async.errors import UploadSourceError
 
 __all__ = ["Batch", "CsvIntake", "Intake", "MappingIntake", "Match", "Table", "TableIntake"]
 
 Match = Callable[[Sequence[str], int | None], "Columns"]
 """Given the names of the columns and the line that they stand in, the columns that are sent."""
-_LONGEST_LINE = 4  # times the largest cell
+_LONGEST_ROW = 4  # times the largest cell
 
 
 @frozen(kw_only=True)
@@ -55,15 +55,29 @@ class Intake(Protocol):
 
 
 class CsvIntake:
-    """A file: its pieces are bytes. The number of cells is checked here, from the row on that is to be sent."""
+    """A file: its pieces are bytes. The number of cells is checked here, of the rows that are to be sent.
 
-    def __init__(self, match: Match, *, encoding: str, delimiter: str, max_cell_bytes: int, from_row: int) -> None:
+    A row before them that has another number is not given as it is. Those behind them are not looked at.
+    """
+
+    def __init__(
+        self,
+        match: Match,
+        *,
+        encoding: str,
+        delimiter: str,
+        max_cell_bytes: int,
+        from_row: int,
+        to_row: int | None = None,
+    ) -> None:
         self.columns: Columns | None = None
         self._match = match
-        self._lines = Lines(encoding, max(_LONGEST_LINE * max_cell_bytes, 2**20))
-        self._records = Records(delimiter, max_cell_bytes)
+        longest = max(_LONGEST_ROW * max_cell_bytes, 2**20)
+        self._lines = Lines(encoding, longest)
+        self._records = Records(delimiter, max_cell_bytes, longest)
         self._row = 0
         self._from_row = from_row
+        self._to_row = to_row
 
     def feed(self, piece: object) -> Batch:
         """The rows that end in this block of bytes."""
@@ -85,6 +99,8 @@ class CsvIntake:
         first, rows, begins = self._row + 1, list[list[str]](), list[int]()
         records, columns, row = self._records, self.columns, self._row
         for line in lines:
+            if row == self._to_row:
+                break
             cells = records.take(line)
             if cells is None:
                 continue
@@ -95,6 +111,13 @@ class CsvIntake:
             row += 1
             records.row = row + 1
             if len(cells) != columns.width and row >= self._from_row:
+                if len(cells) == 1 and not cells[0].strip():
+                    raise fault(
+                        f"The line has only blanks, and a row has {columns.width:,} cells.",
+                        row=row,
+                        line=records.begin,
+                        advice="Remove the line, or what is in it: empty lines are passed over.",
+                    )
                 raise fault(
                     f"The row has {len(cells):,} {'cell' if len(cells) == 1 else 'cells'}, and the header "
                     f"{columns.width:,}.",
@@ -105,7 +128,7 @@ class CsvIntake:
             rows.append(cells)
             begins.append(records.begin)
         self._row = row
-        if self._lines.fault is not None:
+        if self._lines.fault is not None and row != self._to_row:
             raise self._placed(self._lines.fault)
         if columns is not None and len(columns.picked) < columns.width:
             picked = columns.picked
@@ -131,26 +154,30 @@ class CsvIntake:
 
 
 class MappingIntake:
-    """Rows that are mappings of field to value: pieces are lists of them. All have the fields that the first one has."""
+    """Rows that are mappings of field to value: pieces are lists of them. All have the fields that the first one has.
 
-    def __init__(self, match: Match, *, wanted: Sequence[str] | None) -> None:
+    One before ``from_row`` that has not is given as an empty row.
+    """
+
+    def __init__(self, match: Match, *, wanted: Sequence[str] | None, from_row: int = 1) -> None:
         self.columns: Columns | None = None
         self._match = match
         self._wanted = wanted
         self._names: tuple[str, ...] = ()
         self._row = 0
+        self._from_row = from_row
 
     def feed(self, piece: object) -> Batch:
         """The rows of this list."""
         first, rows = self._row + 1, list[list[object]]()
         for item in cast("list[object]", piece):
             self._row += 1
-            if not isinstance(item, Mapping):
-                raise fault(
-                    f"The source gave {type(item).__name__}, and a row is a mapping of profile field to value.",
-                    row=self._row,
-                )
-            rows.append(self._values(cast("Mapping[object, object]", item)))
+            try:
+                rows.append(self._values(item))
+            except UploadSourceError:
+                if self.columns is None or self._row >= self._from_row:
+                    raise
+                rows.append([])
         return Batch(first=first, rows=rows)
 
     def end(self) -> Batch:
@@ -159,10 +186,19 @@ class MappingIntake:
             raise fault("The source has no rows.")
         return Batch(first=self._row + 1, rows=())
 
-    def _values(self, item: Mapping[object, object]) -> list[object]:
+    def _values(self, row: object) -> list[object]:
+        if not isinstance(row, Mapping):
+            raise fault(
+                f"The source gave {type(row).__name__}, and a row is a mapping of profile field to value.",
+                row=self._row,
+            )
+        item = cast("Mapping[object, object]", row)
         if self.columns is None:
             self._begin(item)
         if self._wanted is not None:
+            if not all(name in item for name in self._names):
+                # White space around names does not count, as in the header of a file.
+                item = {name.strip(): value for name, value in item.items() if isinstance(name, str)} | dict(item)
             return [item.get(name) for name in self._names]
         values = [item.get(name, self) for name in self._names]
         if len(item) == len(values) and all(value is not self for value in values):

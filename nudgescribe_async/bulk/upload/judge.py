@@ -82,24 +82,17 @@ class Judge:
         end = len(rows) if self._to_row is None else min(self._to_row - first + 1, len(rows))
         self.last = first + len(rows) - 1
         self.ended = self._to_row is not None and self.last >= self._to_row
+        if self._unique is not None and begin:
+            # As when they were sent, by the call that this one goes on with: it would have refused their repeats.
+            blank = [""] * len(self._rules)
+            before = [row if len(row) == len(blank) else blank for row in rows[:begin]]
+            self._judged(before, first, written=lines is not None)
         if begin >= end:
             return
         rows, first = rows[begin:end], first + begin
         lines = None if lines is None else lines[begin:end]
         self.rows += len(rows)
-        if lines is None:
-            texts, bad = self._written(rows, first)
-        else:
-            texts, bad = cast("Sequence[Sequence[str]]", rows), {}
-        checks = self._checks
-        for index, row in enumerate(texts):
-            for column, required, check in checks:
-                text = row[column]
-                reason = check(text) if text and check is not None else None if text or not required else REQUIRED
-                if reason is not None:
-                    bad.setdefault(index, {}).setdefault(column, reason)
-        if self._unique is not None:
-            self._compare(texts, self._unique, bad)
+        texts, bad = self._judged(rows, first, written=lines is not None)
         if not bad:
             self._spool.add(texts, range(first, first + len(texts)), lines)
             return
@@ -111,6 +104,25 @@ class Judge:
                 [first + index for index in good],
                 None if lines is None else [lines[index] for index in good],
             )
+
+    def _judged(
+        self, rows: Sequence[Sequence[object]], first: int, *, written: bool
+    ) -> tuple[Sequence[Sequence[str]], dict[int, dict[int, str]]]:
+        """The rows as texts; and the reasons against each bad one, by its index and that of the column."""
+        if written:
+            texts, bad = cast("Sequence[Sequence[str]]", rows), dict[int, dict[int, str]]()
+        else:
+            texts, bad = self._written(rows, first)
+        checks = self._checks
+        for index, row in enumerate(texts):
+            for column, required, check in checks:
+                text = row[column]
+                reason = check(text) if text and check is not None else None if text or not required else REQUIRED
+                if reason is not None:
+                    bad.setdefault(index, {}).setdefault(column, reason)
+        if self._unique is not None:
+            self._compare(texts, self._unique, bad)
+        return texts, bad
 
     def _compare(self, texts: Sequence[Sequence[str]], column: int, bad: dict[int, dict[int, str]]) -> None:
         """Refuse good rows with a value that a good row before has."""

@@ -13,8 +13,26 @@ if TYPE_CHECKING:
 
 __all__ = ["Lines", "check_encoding"]
 
-_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_WIDE: Final = (
+    # UTF-32 first: one of its marks begins with one of UTF-16.
+    ("utf-32", (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+    ("utf-16", (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+)
 _UTF_8: Final = "utf-8"
+_READ: Final = "Read it with pandas, polars or pyarrow, and pass the table."
+_UNPACK: Final = "Unpack it first, and pass what is in it."
+_WORKBOOK: Final = "A workbook: save it as CSV in UTF-8, or read it with pandas or polars, and pass the table."
+_OTHERS: Final = (
+    (b"PAR1\x15", "a Parquet file", _READ),
+    (b"ARROW1\0\0", "a file of Arrow", _READ),
+    (b"PK\x03\x04", "a zip archive or an Excel workbook (.xlsx)", f"{_UNPACK} {_WORKBOOK}"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", _WORKBOOK),
+    (b"\x1f\x8b", "packed with gzip", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "packed with zstd", _UNPACK),
+    (b"\xfd7zXZ", "packed with xz", _UNPACK),
+)
+"""What files that are no text begin with."""
+_LONGEST_START: Final = max(len(start) for start, _, _ in _OTHERS)
 
 
 def check_encoding(encoding: str) -> str:
@@ -58,7 +76,7 @@ class Lines:
         """The lines that end in this block."""
         if self._head is not None:
             self._head += block
-            if len(self._head) < 3:
+            if len(self._head) < _LONGEST_START:
                 return []
             block, self._head = self._head, None
             self._look_at_start(block)
@@ -71,11 +89,14 @@ class Lines:
         return self._cut(self._decode(block, final=True), final=True)
 
     def _look_at_start(self, block: bytes) -> None:
-        utf_16 = block.startswith(_UTF_16) and not self._encoding.startswith(("utf-16", "utf-32"))
-        if utf_16:
+        for start, what, advice in _OTHERS:
+            if block.startswith(start):
+                raise fault(f"The file is {what}, by its first bytes, and no CSV.", advice=advice)
+        marked = next((name for name, marks in _WIDE if block.startswith(marks)), None)
+        if marked is not None and not self._encoding.startswith(marked):
             raise fault(
-                "The file is encoded in UTF-16, by the mark that it begins with.",
-                advice="Save it as UTF-8, or pass encoding='utf-16'.",
+                f"The file is encoded in {marked.upper()}, by the mark that it begins with.",
+                advice=f"Save it as UTF-8, or pass encoding={marked!r}.",
             )
         if block.startswith(codecs.BOM_UTF8) and self._encoding != _UTF_8:
             raise fault(
@@ -84,14 +105,15 @@ class Lines:
             )
 
     def _decode(self, block: bytes, *, final: bool) -> str:
-        held = len(self._decoder.getstate()[0])
+        state = self._decoder.getstate()
         try:
             text = self._decoder.decode(block, final)
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:  # not always a UnicodeDecodeError: where a mark is lacking, it has no place
             # The lines before are whole; the decoder complains about what it held back and this block as one.
-            good = max(error.start - held, 0)
+            good = max(getattr(error, "start", 0) - len(state[0]), 0)
             self.fault = self._undecodable()
-            text = self._decoder.decode(block[:good]) if good else ""
+            self._decoder.setstate(state)  # with some encodings the complaint has changed it
+            text = self._decoder.decode(block[:good])
         if not self._begun and text:
             self._begun = True
             text = text.removeprefix("\ufeff")
@@ -100,7 +122,8 @@ class Lines:
             text = text[:nul]
             self.fault = fault(
                 "The file holds a NUL character, which no text has.",
-                advice="It is another kind of file, damaged, or encoded in UTF-16: pass encoding='utf-16' in that case.",
+                advice="It is another kind of file, damaged, or encoded in UTF-16 without a mark: pass "
+                "encoding='utf-16-le' in that case.",
             )
         return text
 
@@ -110,6 +133,11 @@ class Lines:
                 "The file is not encoded in UTF-8.",
                 advice="Save it as UTF-8, or name its encoding: encoding='cp1252' is what Windows writes in Western "
                 "Europe and America, encoding='latin-1' is much like it.",
+            )
+        if self._encoding in {"utf-16", "utf-32"} and not self._begun:
+            return fault(
+                f"The file does not begin with the mark of {self._encoding.upper()}.",
+                advice=f"Without a mark, pass encoding='{self._encoding}-le' (or '-be'); leave encoding out for UTF-8.",
             )
         return fault(
             f"The file is not encoded in {self._encoding}.",

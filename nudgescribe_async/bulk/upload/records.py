@@ -29,12 +29,14 @@ class Records:
         header: the names of the columns for messages, as far as they are known.
     """
 
-    def __init__(self, delimiter: str, max_cell_bytes: int) -> None:
+    def __init__(self, delimiter: str, max_cell_bytes: int, longest: int) -> None:
         self._delimiter = delimiter
         self._max_cell = max_cell_bytes
         self._cells: list[str] = []
         self._open: list[str] | None = None  # the pieces of a cell in quotes that has not ended yet
         self._open_length = 0
+        self._longest = longest  # characters of a row: a quote in each line may make one row of all of them
+        self._length = 0
         self.line = 0
         self.begin = 0
         self.row: int | None = None
@@ -49,7 +51,7 @@ class Records:
         """The row that ends with this line, if one does and is not blank.
 
         Raises:
-            UploadSourceError: quotes are not as they should be, or a cell is too large.
+            UploadSourceError: quotes are not as they should be, or a cell or the row is too large.
         """
         self.line += 1
         if self._open is None:
@@ -94,6 +96,7 @@ class Records:
     def _scan(self, line: str) -> list[str] | None:
         """A line with quotes in it, or within a cell in quotes."""
         position = 0
+        self._length += len(line)
         while True:
             if self._open is None:
                 if not line.startswith(_QUOTE, position):
@@ -108,6 +111,7 @@ class Records:
             end = line.find(_QUOTE, position)
             if end < 0:
                 self._grow(line[position:])
+                self._look_at_length()
                 return None
             if line.startswith(_QUOTE, end + 1):
                 self._grow(line[position : end + 1])
@@ -139,8 +143,16 @@ class Records:
         self._cells.append(cell)
 
     def _finish(self) -> list[str]:
-        cells, self._cells = self._cells, []
+        cells, self._cells, self._length = self._cells, [], 0
         return cells
+
+    def _look_at_length(self) -> None:
+        if self._length > self._longest:
+            raise self._fault(
+                len(self.header),
+                f"The row has more than {self._longest:,} characters.",
+                advice="A quote may be missing; if that is meant, pass a larger max_cell_bytes.",
+            )
 
     def _measure(self, cell: str, index: int) -> None:
         if len(cell) * 4 > self._max_cell and len(cell.encode("utf-8", "surrogatepass")) > self._max_cell:

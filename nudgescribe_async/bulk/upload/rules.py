@@ -34,8 +34,10 @@ __all__ = ["REPEATED", "REQUIRED", "Rule", "rules_of", "unjudged"]
 REQUIRED: Final = "is required"
 REPEATED: Final = "has the value of an earlier row"
 _NOT_A_NUMBER: Final = "must be a decimal number"
+_WITH_COMMA: Final = f"{_NOT_A_NUMBER}: write 12.50, not 12,50"
 _LONGEST_NUMBER: Final = 40
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
+_COMMA: Final = re.compile(r"[+-]?[0-9.]*,[0-9.,]*[0-9]")
 
 
 @frozen(kw_only=True)
@@ -133,7 +135,9 @@ def _rule(field: ProfileField) -> Rule:
 
 def _check_number(text: str) -> str | None:
     text = text.strip()
-    return None if len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) else _NOT_A_NUMBER
+    if len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text):
+        return None
+    return _WITH_COMMA if _COMMA.fullmatch(text) else _NOT_A_NUMBER
 
 
 def _check_char(text: str) -> str | None:

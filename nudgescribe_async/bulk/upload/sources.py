@@ -6,11 +6,20 @@ that was passed in is left open, and a generator is closed.
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
-from itertools import chain
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast, runtime_checkable
 
 from nudgescribe_async.bulk.upload.arrow import is_table, parts
@@ -27,6 +36,7 @@ __all__ = ["Kind", "Source", "UploadSource"]
 PIECE: Final = 256 * 1024
 """Bytes of a file that are read at once, and more or less of texts that are held at once."""
 _ROWS: Final = 1_000
+_BINARY: Final = (bytes, bytearray, memoryview)
 _END: Final = object()  # None may be an item, and must not end a source in silence
 
 
@@ -72,7 +82,9 @@ _ACCEPTED = (
 
 
 class Kind:
-    """Which intake the pieces are for."""
+    """Which intake the pieces are for, and up to which row they are wanted."""
+
+    to_row: int | None
 
     def csv(self) -> Intake:
         """For bytes."""
@@ -121,6 +133,15 @@ class Source:
     ) -> None:
         await self._close()
 
+    async def discard(self) -> None:
+        """Close a generator that was passed in, since it will not be read."""
+        source: object = self._source
+        if isinstance(source, AsyncGenerator):
+            self._async_rows = cast("AsyncIterator[object]", source)
+        elif isinstance(source, Generator):
+            self._iterator = cast("Iterator[object]", source)
+        await self._close()
+
     async def next(self) -> object:
         """The next piece; ``None`` at the end."""
         if self._async_pieces is not None:
@@ -135,26 +156,28 @@ class Source:
             _check(source, made=True)
             if isinstance(source, io.IOBase):
                 self._file = cast("IO[bytes]", source)
-        if isinstance(source, bytes | bytearray | memoryview):
-            source = io.BytesIO(bytes(cast("bytes", source)))
-        elif isinstance(source, str | os.PathLike):
+        if isinstance(source, str | os.PathLike):
             path = cast("str | os.PathLike[str]", source)
             source = await in_thread(lambda: self._open_path(path))
+        stream = _is_stream(source)
         if is_table(source):
             self.intake, self._pieces = self._kind.table(), parts(source)
-        elif isinstance(source, _Readable):
-            self.intake, self._pieces = self._kind.csv(), _blocks(source)
-        elif isinstance(source, AsyncIterable):
-            rows = self._async_rows = aiter(cast("AsyncIterable[object]", source))
+        elif isinstance(source, bytes | bytearray | memoryview):
+            self.intake, self._pieces = self._kind.csv(), _cut(cast("bytes", source))
+        elif stream or isinstance(source, AsyncIterable):
+            items = _async_blocks(source) if stream else cast("AsyncIterable[object]", source)
+            rows = self._async_rows = aiter(items)
             first = await anext(rows, _END)
             self.intake = self._intake_of(first)
-            self._async_pieces = _gathered(first, rows)
+            self._async_pieces = _gathered(first, rows, self._kind.to_row)
+        elif isinstance(source, _Readable):
+            self.intake, self._pieces = self._kind.csv(), _blocks(source)
         else:
             iterator = iter(cast("Iterable[object]", source))
             self._iterator = iterator
             first = await in_thread(lambda: next(iterator, _END))
             self.intake = self._intake_of(first)
-            self._pieces = _grouped(chain(() if first is _END else (first,), iterator))
+            self._pieces = _grouped(first, iterator, self._kind.to_row)
 
     def _open_path(self, path: str | os.PathLike[str]) -> IO[bytes]:
         # Kept here, in the thread: whoever waits for it may be cancelled meanwhile.
@@ -162,8 +185,7 @@ class Source:
         return self._file
 
     def _intake_of(self, first: object) -> Intake:
-        binary = isinstance(first, bytes | bytearray | memoryview)
-        return self._kind.csv() if binary else self._kind.mappings()
+        return self._kind.csv() if isinstance(first, _BINARY) else self._kind.mappings()
 
     async def _close(self) -> None:
         try:
@@ -209,6 +231,8 @@ def _check(source: object, *, made: bool = False) -> None:
         raise TypeError(f"{whose} is one mapping: pass an iterable of them, one for each customer.")
     if isinstance(source, Iterable | AsyncIterable) or (callable(source) and not made and not isinstance(source, type)):
         return
+    if type(source).__name__ == "LazyFrame":
+        raise TypeError(f"{whose} is a LazyFrame, which has no rows yet: collect() it first.")
     raise TypeError(f"{whose} must be {_ACCEPTED}; not {type(source).__name__}.")
 
 
@@ -242,51 +266,96 @@ def _blocks(file: _Readable) -> Iterator[object]:
         yield block
 
 
+async def _async_blocks(stream: Any) -> AsyncIterator[object]:
+    """Rather than by its lines, which are small, and of which it refuses long ones."""
+    while (block := await stream.read(PIECE)) != b"":
+        yield block
+
+
+def _is_stream(source: object) -> bool:
+    """Whether it is a file or an answer that is read asynchronously, such as those of aiohttp and asyncio."""
+    return inspect.iscoroutinefunction(getattr(source, "read", None)) and not isinstance(source, type)
+
+
 def _cut(data: bytes) -> Iterator[bytes]:
     """A piece that is much too large would be as large again as text, and again as rows."""
-    for start in range(0, len(data), PIECE):
-        yield data[start : start + PIECE]
+    view = memoryview(data)
+    view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+    for start in range(0, len(view), PIECE):
+        yield view[start : start + PIECE].tobytes()  # so that nobody holds the view but this generator
 
 
 def _size(row: object) -> int:
     if isinstance(row, Mapping):
         values = cast("Mapping[object, object]", row).values()
-        return sum(len(value) for value in values if isinstance(value, str))
+        return sum(len(cast("str", value)) for value in values if isinstance(value, (str, *_BINARY)))
     return 0
 
 
-def _grouped(items: Iterator[object]) -> Iterator[object]:
-    """Mappings in lists; bytes in blocks."""
-    group: list[object] = []
-    size = 0
-    for item in items:
-        if isinstance(item, bytes | bytearray | memoryview):
-            yield from _cut(cast("bytes", item))
-            continue
-        group.append(item)
-        size += _size(item)
-        if len(group) == _ROWS or size >= PIECE:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+class _Group:
+    """Gathers what a source gives one by one: mappings in lists, bytes in blocks. The first one says which.
 
+    With ``to_row``, mappings end there, and bytes are not held back: the next ones may be long in coming, and not be
+    wanted any more.
+    """
 
-async def _gathered(first: object, items: AsyncIterator[object]) -> AsyncIterator[object]:
-    """The same of what is asynchronous."""
-    group: list[object] = []
-    size = 0
-    item = first
-    while item is not _END:
-        if isinstance(item, bytes | bytearray | memoryview):
-            for block in _cut(cast("bytes", item)):
-                yield block
+    def __init__(self, first: object, to_row: int | None) -> None:
+        self._binary = isinstance(first, _BINARY)
+        self._most = PIECE if to_row is None else 1
+        self._left = to_row
+        self._bytes = bytearray()
+        self._items: list[object] = []
+        self._size = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more is wanted."""
+        return self._left == 0 and not self._binary
+
+    def add(self, item: object) -> Iterator[object]:
+        """The pieces that are full with one more."""
+        if not self._binary:
+            self._items.append(item)
+            self._size += _size(item)
+            self._left = None if self._left is None else self._left - 1
+            if len(self._items) == _ROWS or self._size >= PIECE or self.ended:
+                yield from self.rest()
+        elif not isinstance(item, _BINARY):
+            yield from self.rest()
+            yield item  # to be refused in its place
         else:
-            group.append(item)
-            size += _size(item)
-            if len(group) == _ROWS or size >= PIECE:
-                yield group
-                group, size = [], 0
+            for block in _cut(cast("bytes", item)):
+                self._bytes += block
+                if len(self._bytes) >= self._most:
+                    yield from self.rest()
+
+    def rest(self) -> Iterator[object]:
+        """What is left."""
+        items, data = self._items, self._bytes
+        self._items, self._bytes, self._size = [], bytearray(), 0
+        if items:
+            yield items
+        if data:
+            yield data
+
+
+def _grouped(first: object, items: Iterator[object], to_row: int | None) -> Iterator[object]:
+    group, item = _Group(first, to_row), first
+    while item is not _END:
+        yield from group.add(item)
+        if group.ended:
+            return
+        item = next(items, _END)
+    yield from group.rest()
+
+
+async def _gathered(first: object, items: AsyncIterator[object], to_row: int | None) -> AsyncIterator[object]:
+    group, item = _Group(first, to_row), first
+    while item is not _END:
+        for piece in group.add(item):
+            yield piece
+        if group.ended:
+            return
         item = await anext(items, _END)
-    if group:
-        yield group
+    for piece in group.rest():
+        yield piece

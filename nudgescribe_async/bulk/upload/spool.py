@@ -12,6 +12,7 @@ import os
 import tempfile
 from array import array
 from bisect import bisect_right
+from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import IO, TYPE_CHECKING, Final
@@ -92,14 +93,14 @@ class Spool:
         folder: where the file is; the system's place for temporary files if ``None``.
         header: the names of the columns.
         rows_per_chunk: the most rows of a chunk.
-        chunk_bytes: a chunk that has as many bytes ends, after the rows that came in one piece.
+        chunk_bytes: a chunk that has as many bytes ends.
     """
 
     def __init__(
         self, folder: str | os.PathLike[str] | None, header: Sequence[str], *, rows_per_chunk: int, chunk_bytes: int
     ) -> None:
         self.chunks: list[Kept] = []
-        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
+        self._file = _open(folder)
         self._header = _csv([header])
         self._rows_per_chunk = rows_per_chunk
         self._chunk_bytes = chunk_bytes
@@ -119,6 +120,7 @@ class Spool:
                 self._places = _Places()
                 current.length = self._write(self._header)
             end = min(done + self._rows_per_chunk - current.rows, len(rows))
+            end = _reached(rows, done, end, min(self._chunk_bytes - current.length, _PIECE))
             part = slice(done, end)
             self._places.add(current.rows, numbers[part], None if lines is None else lines[part])
             current.length += self._write(_csv(rows[part]))
@@ -155,7 +157,9 @@ class Spool:
         """Free the file. May be called more than once."""
         with self._lock:
             self._closed = True
-            self._file.close()
+            # It writes what it still holds, which nobody wants any more; a full disk must not hide why this ends.
+            with suppress(OSError):
+                self._file.close()
 
     def _end_chunk(self) -> None:
         current = self._current
@@ -183,6 +187,27 @@ class Spool:
                 pieces.append(piece)
                 start, size = start + len(piece), size - len(piece)
         return b"".join(pieces)
+
+
+def _open(folder: str | os.PathLike[str] | None) -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile(dir=folder)  # closed by close()
+    except OSError as error:
+        if folder is None:
+            raise
+        # What it says otherwise is the path of a file that nobody has asked for.
+        why = f"spool, the folder for the kept rows, cannot be used: {error.strerror}"
+        raise OSError(error.errno, why, os.fspath(folder)) from error
+
+
+def _reached(rows: Sequence[Sequence[str]], start: int, end: int, size: int) -> int:
+    """Behind the row with which the rows from ``start`` have about as many bytes."""
+    for index in range(start, end):
+        row = rows[index]
+        size -= sum(map(len, row)) + len(row)
+        if size <= 0:
+            return index + 1
+    return end
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> bytes:
