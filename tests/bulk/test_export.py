@@ -178,6 +178,45 @@ async def test_a_page_that_fails_for_good_and_then_does_not(tmp_path: Path, sand
     assert ids(tmp_path / "x.csv") == expected
 
 
+def documented(name: str) -> Any:
+    """A function of the guide."""
+    guide = Path(__file__).parents[2] / "docs" / "export.md"
+    (block,) = (block for block in guide.read_text().split("```python\n")[1:] if f"def {name}(" in block)
+    space: dict[str, Any] = {}
+    exec(block.partition("```")[0], space)
+    return space[name]
+
+
+async def test_the_loop_of_the_guide_gets_through_an_outage_at_the_start_and_one_in_the_middle(
+    tmp_path: Path, sandbox: Sandbox, group: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with client(sandbox, retry=ONCE) as ns:
+        for name, faults in {
+            "start.csv": [("customers.count_pages", 0, 2), ("profile_fields.list", 0, 1)],
+            "middle.csv": [("customers.list", 2, 3)],
+        }.items():
+            for operation, skip, times in faults:
+                sandbox.inject(Status(503), operation=operation, skip=skip, times=times)
+            report = await documented("patient")(ns, group, str(tmp_path / name), pause=0)
+            assert (report.rows, len(set(ids(tmp_path / name)))) == (500, 500)
+            printed = capsys.readouterr().out.splitlines()
+            assert printed
+            assert len(printed) == 3 or name != "start.csv"
+            assert all("customers.export" in line for line in printed)
+
+
+async def test_the_loop_of_the_guide_does_not_repeat_what_cannot_help(
+    tmp_path: Path, sandbox: Sandbox, group: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with client(sandbox, retry=ONCE) as ns:
+        with pytest.raises(NudgescribeError, match=r"customers\.export, and nothing was written"):
+            await documented("patient")(ns, "none", str(tmp_path / "x.csv"), pause=0)
+        sandbox.inject(Status(400), operation="customers.list", times=None)
+        with pytest.raises(PageError):
+            await documented("patient")(ns, group, str(tmp_path / "x.csv"), pause=0)
+    assert capsys.readouterr().out == ""
+
+
 async def test_passing_trouble_is_not_even_noticed(tmp_path: Path, sandbox: Sandbox, group: str) -> None:
     sandbox.inject(Status(503), operation="customers.list", times=3)
     async with client(sandbox, retry=RetryPolicy(attempts=5, base=0.001)) as ns:

@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 from bulk.export_source import Group, content, customers, ids, left
+from fsspec.implementations.local import LocalFileSystem
 from helpers import Server
+
+from nudgescribe_async.errors import ExportError
 
 KILLS = int(os.environ.get("NUDGESCRIBE_EXPORT_KILLS", "2"))
 CUSTOMERS = int(os.environ.get("NUDGESCRIBE_EXPORT_CUSTOMERS", "6000"))
@@ -147,6 +150,9 @@ async def test_kill_9_at_random_moments_costs_no_row_and_doubles_none(
     assert left(killed) == left(straight)
 
 
+STEPS_AFTER = 3
+"""After the checkpoint is removed, a call flushes, and removes the lock and the empty folder; then it returns."""
+
 # --- every single step -------------------------------------------------------------------------------------------
 
 
@@ -186,6 +192,8 @@ class Plug:
             for name in ("replace", "rename", "unlink", "rmdir", "mkdir"):
                 patch.setattr(os, name, self._guarded(getattr(os, name)))
             patch.setattr(shutil, "rmtree", self._guarded(shutil.rmtree))
+            for name in ("put_file", "pipe_file"):
+                patch.setattr(LocalFileSystem, name, self._guarded(getattr(LocalFileSystem, name)))
             patch.setattr("nudgescribe_async.bulk.files.AppendFile.write", self._torn())
             yield
 
@@ -262,18 +270,27 @@ async def test_the_plug_is_pulled_at_every_single_step(
         with plug.plugged_in(monkeypatch), pytest.raises(PowerCut):
             await straight(folder)
         plug.lose_what_was_not_flushed(folder)
-        if (folder / name).exists() and not (folder / f"{name}.partial" / "checkpoint.json").exists():
-            moments.add("complete")  # only the empty working folder was left to be removed
-            assert content(folder / name) == expected
-            continue
         group = Group(people, consistency=consistency)
+        if (folder / name).exists() and not (folder / f"{name}.partial" / "checkpoint.json").exists():
+            moments.add("reported")  # all but the caller has the report
+            assert counting.steps - step < STEPS_AFTER
+            assert content(folder / name) == expected
+            with pytest.raises(ExportError, match="exists"):
+                await group.export(folder / name, **options)
+            assert left(folder) == left(tmp_path / "straight")
+            continue
+        complete = (folder / name).exists()
         report = await group.export(folder / name, **options)
-        moments.add("resumed" if report.resumed else "begun")
+        moments.add("finished" if complete else "resumed" if report.resumed else "begun")
+        assert report.resumed or not complete
+        assert group.asked == [] or not complete
+        with pytest.raises(ExportError, match="exists"):
+            await group.export(folder / name, **options)
         assert content(folder / name) == expected
         assert ids(folder / name) == [person.customer_id for person in people]
         assert report.rows == len(people)
         assert left(folder) == left(tmp_path / "straight")
-    assert moments >= {"begun", "resumed"}
+    assert moments == {"begun", "resumed", "finished", "reported"}
 
 
 @pytest.mark.usefixtures("no_waiting")
@@ -341,10 +358,15 @@ async def test_the_plug_is_pulled_at_every_single_step_on_the_way_to_a_storage(
             await run(folder)
         made(folder / "spool")
         plug.lose_what_was_not_flushed(folder / "spool")
-        if any((folder / "spool").glob("*/checkpoint.json")) or not (folder / name).exists():
+        manifest = folder / name / "_manifest.json" if options else folder / f"{name}.manifest.json"
+        if manifest.exists() and not any((folder / "spool").glob("*/checkpoint.json")):
+            assert counting.steps - step < STEPS_AFTER + 1  # and the lock of the destination
+        else:
             await run(folder)
         assert content(folder / name) == expected
-        manifest = folder / name / "_manifest.json" if options else folder / f"{name}.manifest.json"
+        with pytest.raises(ExportError, match="exists"):
+            await run(folder)
+        assert left(folder / "spool") == []
         assert json.loads(manifest.read_bytes())["rows"] == 10
 
 

@@ -18,6 +18,7 @@ import fsspec
 import pytest
 from bulk.export_source import Group, content, customer, customers, ids, left
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import known_implementations
 
 from nudgescribe_async import ConfigurationError
 from nudgescribe_async.bulk.export.plan import shown
@@ -44,6 +45,11 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     MemoryFileSystem.pseudo_dirs[:] = [""]
     yield folder
     MemoryFileSystem.store.clear()
+
+
+def stop_at(page: int, at: int) -> None:
+    if page == at:
+        raise Stop
 
 
 class Vault(MemoryFileSystem):  # type: ignore[misc]
@@ -110,7 +116,7 @@ async def test_parts_are_put_as_soon_as_they_are_complete(tmp_path: Path, tempor
     def on_progress(_: Any) -> None:
         if storage.exists(path):
             seen.append(len(storage.ls(path)))
-        (work,) = (temporary / f"nudgescribe-{os.getuid()}").iterdir()
+        (work,) = (path for path in (temporary / f"nudgescribe-{os.getuid()}").iterdir() if path.is_dir())
         waiting.append(len(left(work / "parts")))
 
     options: dict[str, Any] = {"format": "parquet", "rows_per_part": 9}
@@ -231,10 +237,10 @@ async def test_the_spool_is_for_its_owner_alone(tmp_path: Path, temporary: Path)
 
     def on_progress(_: Any) -> None:
         spool = temporary / f"nudgescribe-{os.getuid()}"
-        modes.extend(stat.S_IMODE(folder.stat().st_mode) for folder in (spool, *spool.iterdir()))
+        modes.extend(stat.S_IMODE(path.stat().st_mode) for path in (spool, *spool.iterdir()))
 
     await Group(customers(6)).export("memory://x.csv", on_progress=on_progress)
-    assert set(modes) == {0o700}
+    assert set(modes) == {0o700, 0o600}  # the folders, and the lock of the destination
     spool = temporary / f"nudgescribe-{os.getuid()}"
     spool.chmod(0o755)
     with pytest.raises(ExportError, match="not a folder of yours alone"):
@@ -255,12 +261,73 @@ async def test_without_fsspec_it_says_what_to_install(temporary: Path, monkeypat
     assert group.asked == []
 
 
-@pytest.mark.parametrize("url", ["nosuchthing://x.csv", "http://127.0.0.1:9/x.csv"])
-async def test_what_cannot_be_written_to_is_told_before_anything_is_read(url: str) -> None:
+async def test_what_cannot_be_written_to_is_told_before_anything_is_read() -> None:
     group = Group(customers(3))
-    with pytest.raises(ExportError, match=r"cannot be (opened|looked at|written)"):
-        await group.export(url)
+    with pytest.raises(ExportError, match=r"cannot be (opened|looked at|written)") as failure:
+        await group.export("http://127.0.0.1:9/x.csv")
+    assert "is kept" not in failure.value.message  # nothing was written
     assert group.asked == []
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("nosuchthing://u:pass-MARKED@h/x.csv", "nosuchthing://h/x.csv cannot be opened: fsspec knows no storage 'nos"),
+        ("absent://u:pass-MARKED@h/x.csv", "absent://h/x.csv cannot be opened: Install it: pip install absentfs."),
+        ("simplecache::absent://h/x.csv", "simplecache::absent://h/x.csv cannot be opened: Install it: pip install a"),
+    ],
+)
+async def test_a_storage_whose_package_is_missing_says_what_to_install(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, url: str, text: str
+) -> None:
+    entry = {"class": "absentfs.AbsentFileSystem", "err": "Install it"}
+    monkeypatch.setitem(known_implementations, "absent", entry)
+    group = Group(customers(3))
+    with pytest.raises(ConfigurationError) as failure:
+        await group.export(url)
+    assert text in failure.value.message
+    assert "MARKED" not in "".join(traceback.format_exception(failure.value))
+    assert failure.value.__context__ is None
+    assert group.asked == []
+    assert left(temporary / f"nudgescribe-{os.getuid()}") == []
+
+
+async def test_what_an_export_to_the_disk_left_does_not_block_a_url_of_the_same_file(tmp_path: Path) -> None:
+    group = Group(customers(60))
+    group.on_page = lambda page: stop_at(page, 12)
+    with pytest.raises(Stop):
+        await group.export(tmp_path / "x.csv")
+    assert (tmp_path / "x.csv.partial").is_dir()
+    report = await Group(customers(60)).export(f"file://{tmp_path}/x.csv")
+    assert (report.resumed, len(ids(tmp_path / "x.csv"))) == (False, 60)
+    assert left(tmp_path) == ["temporary", "x.csv", "x.csv.manifest.json", "x.csv.partial"]
+
+
+async def test_parts_whose_spool_is_lost_are_said_to_be_unfinished(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"format": "csv", "rows_per_part": 9}
+    group = Group(customers(60))
+    group.on_page = lambda page: stop_at(page, 12)
+    with pytest.raises(Stop):
+        await group.export("memory://there", spool=tmp_path / "lost", **options)
+    with pytest.raises(ExportError, match=r"exists\. It has no _manifest\.json, so no export has ended there"):
+        await Group(customers(60)).export("memory://there", spool=tmp_path / "other", **options)
+    await Group(customers(60)).export("memory://there", spool=tmp_path / "other", overwrite=True, **options)
+    with pytest.raises(ExportError, match=r"exists\. Choose another") as failure:
+        await Group(customers(60)).export("memory://there", spool=tmp_path / "other", **options)
+    assert "_manifest" not in failure.value.message
+
+
+async def test_what_is_left_in_the_spool_is_forgotten_on_restart(tmp_path: Path) -> None:
+    group = Group(customers(60))
+    group.on_page = lambda page: stop_at(page, 12)
+    with pytest.raises(Stop):
+        await group.export("memory://x.csv", spool=tmp_path / "mine")
+    (work,) = (tmp_path / "mine").iterdir()
+    assert (stat.S_IMODE((tmp_path / "mine").stat().st_mode), stat.S_IMODE(work.stat().st_mode)) == (0o700, 0o700)
+    again = Group(customers(3))
+    report = await again.export("memory://x.csv", spool=tmp_path / "mine", restart=True)
+    assert (report.resumed, report.rows) == (False, 3)
+    assert left(tmp_path / "mine") == []
 
 
 # --- secrets -------------------------------------------------------------------------------------------------------

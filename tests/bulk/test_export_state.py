@@ -164,6 +164,11 @@ async def test_the_event_loop_writes_nothing_itself(tmp_path: Path, monkeypatch:
         ("x.csv", {"format": 5}, TypeError, "not int"),
         ("x.parquet.gz", {}, ValueError, "compressed by itself"),
         ("x.gz", {"format": "parquet"}, ValueError, "compressed by itself"),
+        ("x.csv", {"format": "parquet"}, ValueError, "destination says csv, and format says parquet"),
+        ("x.csv.gz", {"format": "csv"}, ValueError, r"destination says csv\.gz, and format says csv\."),
+        ("x.csv", {"format": "csv.gz"}, ValueError, r"destination says csv, and format says csv\.gz"),
+        ("x.gz", {"format": "csv"}, ValueError, r"destination says csv\.gz, and format says csv\."),
+        ("memory://b/x.csv?a=b", {"format": "ndjson"}, ValueError, "destination says csv, and format says ndjson"),
         ("x", {"format": "csv", "rows_per_part": 0}, ValueError, "at least 1"),
         ("x", {"format": "csv", "rows_per_part": "5"}, TypeError, "not str"),
         ("", {"format": "csv"}, ValueError, "must not be empty"),
@@ -175,6 +180,7 @@ async def test_the_event_loop_writes_nothing_itself(tmp_path: Path, monkeypatch:
         ("x.csv", {"on_progress": 5}, TypeError, "on_progress must be a plain function, not int"),
         ("x.csv", {"on_progress": asyncio.sleep}, TypeError, "not a coroutine function"),
         ("x.csv", {"workspace_id": 5}, TypeError, "workspace_id"),
+        ("x.csv", {"workspace_id": " "}, ValueError, "workspace_id must not be empty"),
         ("x.csv", {"spool": "/tmp"}, ValueError, "are for destinations that are URLs"),
         ("memory://x.csv", {"storage_options": 5}, TypeError, "storage_options"),
     ],
@@ -202,8 +208,10 @@ async def test_wrong_arguments_are_refused_before_anything_is_touched(
         ("x.jsonl.gz", None, "ndjson.gz"),
         ("x.out", "jsonl", "ndjson"),
         ("x.out", "csv.gz", "csv.gz"),
-        ("x.gz", "csv", "csv.gz"),
-        ("x.csv", "ndjson", "ndjson"),
+        ("x.gz", "csv.gz", "csv.gz"),
+        ("x.csv.gz", ".csv.gz", "csv.gz"),
+        ("x.v2", ".csv", "csv"),
+        ("x.jsonl", "ndjson", "ndjson"),
     ],
 )
 async def test_the_format_is_what_is_given_or_what_the_name_says(
@@ -458,7 +466,7 @@ async def test_files_without_a_checkpoint_are_not_guessed_at(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "changed", "text"),
     [
-        ({}, {"format": "ndjson"}, "begun with format='csv', and this call has 'ndjson'"),
+        ({"format": "csv"}, {"format": "ndjson"}, "begun with format='csv', and this call has 'ndjson'"),
         ({}, {"workspace_id": "other"}, "begun with workspace_id=None, and this call has 'other'"),
         (
             {"format": "csv", "rows_per_part": 8},
@@ -470,7 +478,7 @@ async def test_files_without_a_checkpoint_are_not_guessed_at(tmp_path: Path) -> 
 async def test_what_was_begun_otherwise_is_not_continued(
     tmp_path: Path, options: dict[str, Any], changed: dict[str, Any], text: str
 ) -> None:
-    path = tmp_path / "x.csv"
+    path = tmp_path / ("x" if options else "x.csv")
     await interrupted(path, **options)
     assert text in await refused(path, **(options | changed))
     assert (await Group(customers(60)).export(path, **options)).resumed
@@ -573,19 +581,20 @@ async def test_a_page_that_was_written_in_part_is_in_no_checkpoint(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-async def test_a_disk_that_is_really_full_is_told(tmp_path: Path) -> None:
-    work = tmp_path / "x.csv.partial"
+async def test_a_disk_that_is_really_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.csv"
     group = Group(customers(60))
 
-    def swap(page: int) -> None:
-        if page == 8:
-            (work / "checkpoint.json.new").symlink_to("/dev/full")
+    with monkeypatch.context() as patch:
 
-    group.on_page = swap
-    with pytest.raises(ExportError, match="Free some space"):
-        await group.export(path)
-    (work / "checkpoint.json.new").unlink()
+        def swap(page: int) -> None:
+            if page == 8:
+                replace = "nudgescribe_async.bulk.export.checkpoint.replace_file"
+                patch.setattr(replace, lambda _, data: Path("/dev/full").write_bytes(data))
+
+        group.on_page = swap
+        with pytest.raises(ExportError, match="Free some space"):
+            await group.export(path)
     assert (await Group(customers(60)).export(path)).rows == 60
     assert ids(path) == [f"c{number}" for number in range(60)]
 

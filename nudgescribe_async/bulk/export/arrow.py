@@ -6,6 +6,7 @@ behind any batch. When a file is complete, its stream is packed to Parquet, some
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
@@ -101,7 +102,7 @@ def pack(stream: Path, file: Path, *, pause: Callable[[], None]) -> None:
     """
     pa, parquet = _pyarrow(), _parquet()
     # Not mapped into memory: a file that somebody cuts would end the process.
-    with pa.OSFile(str(stream), "rb") as source:
+    with pa.OSFile(os.fsencode(stream), "rb") as source:
         reader = pa.ipc.open_stream(source)
         with file.open("wb") as sink:
             writer = parquet.ParquetWriter(sink, reader.schema, compression="zstd")

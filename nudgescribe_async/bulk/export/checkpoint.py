@@ -23,7 +23,8 @@ __all__ = ["Checkpoint", "Phase", "read", "write"]
 _VERSION = 1
 
 Phase: TypeAlias = Literal["reading", "drifted", "written"]
-"""``drifted``: what was read cannot be trusted. ``written``: only the last renames are missing."""
+"""``drifted``: what was read cannot be trusted. ``written``: nothing is left to be read; all may be in its place already,
+but nobody got the report."""
 
 
 @frozen(kw_only=True)

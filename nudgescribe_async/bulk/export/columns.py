@@ -1,8 +1,8 @@
 """Which columns an export has, and what of a customer stands in which.
 
 The documented fields of a customer come first, then, where profiles are readable, a column for each profile field
-of the workspace, then ``extra``: JSON with everything that has no column or does not fit the one it has. So nothing is
-ever lost. The columns are settled when an export begins, and stay when fields are added or removed meanwhile.
+of the workspace, then ``extra``: JSON with everything that has no column or does not fit the one it has. So nothing
+that the models hold is left out. The columns are settled when an export begins, and stay when fields are added or removed meanwhile.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _LOGGER = logging.getLogger("nudgescribe_async")
-_GOES_ON = "What was written is kept: the same call goes on from there."
+_GOES_ON = "What customers.export has written is kept: the same call goes on from there."
+_NOT_BEGUN = "This was customers.export, and nothing was written yet."
 
 
 @frozen(kw_only=True)
@@ -98,11 +99,13 @@ async def export(
     check_flag("overwrite", overwrite)
     check_flag("restart", restart)
     check_number("checkpoint_every", checkpoint_every, "a number of seconds, 0 or more", least=0)
-    if on_progress is not None and (not callable(on_progress) or inspect.iscoroutinefunction(on_progress)):
+    if on_progress is not None and (not callable(on_progress) or _is_asynchronous(on_progress)):
         what = "a coroutine function" if callable(on_progress) else kind(on_progress)
         raise TypeError(f"on_progress must be a plain function, not {what}.")
     if workspace_id is not None and not isinstance(cast("object", workspace_id), str):
         raise TypeError(f"workspace_id must be a text, not {kind(workspace_id)}.")
+    if workspace_id is not None and not workspace_id.strip():
+        raise ValueError("workspace_id must not be empty. Left out, it is the workspace of the first customer.")
     profiles = "decrypted" if source.decrypted else "as sent"
     asked = {**source.asked, "workspace_id": workspace_id, "profiles": profiles, "consistency": source.consistency}
     plan = plan_of(destination, format, rows_per_part=rows_per_part, asked=asked)
@@ -122,9 +125,21 @@ async def export(
     job = _Job(source=source, writing=writing, thread=thread, workspace_id=workspace_id, on_progress=on_progress)
     try:
         await thread.run(writing.open)
-        return await job.run()
-    finally:
+        report = await job.run()
+    except BaseException:
         await thread.run(writing.close)
+        raise
+    try:
+        await thread.run(writing.close, reported=True)
+    except BaseException:  # cancelled at the very end: the caller gets no report, but the same call will
+        await thread.run(writing.keep)
+        raise
+    return report
+
+
+def _is_asynchronous(function: Callable[..., object]) -> bool:
+    called = getattr(function, "__call__", None)  # noqa: B004 - of an object, the method
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def _target(plan: Plan, storage_options: object, spool: object) -> Target:
@@ -173,16 +188,28 @@ class _Job:
 
     async def _read(self, stream: PageIterator[Customer]) -> None:
         started, before = time.monotonic(), self.writing.amounts()[1] if self.writing.begun else 0
+        empty: list[Page[Customer]] = []
+
+        async def write(page: Page[Customer]) -> None:
+            add = partial(self.writing.add, page.items, page.cursor, page.total, stream.report)
+            amounts = await self.thread.run(add)
+            self._tell(amounts, page.total, time.monotonic() - started, before)
+
         async with aclosing(stream.pages()) as pages:
             async for page in pages:
+                if not self.writing.begun and not page.items:
+                    empty.append(page)  # the columns are those of the workspace of the first customer
+                    continue
                 if not self.writing.begun:
                     await self._begin(page)
-                add = partial(self.writing.add, page.items, page.cursor, page.total, stream.report)
-                amounts = await self.thread.run(add)
-                self._tell(amounts, page.total, time.monotonic() - started, before)
-                del page, add  # lest a page be held while the next one is waited for
+                while empty:
+                    await write(empty.pop(0))
+                await write(page)
+                del page  # lest a page be held while the next one is waited for
         if not self.writing.begun:
             await self._begin(None)
+            while empty:
+                await write(empty.pop(0))
 
     async def _begin(self, page: Page[Customer] | None) -> None:
         fields: Sequence[ProfileField] | None = None
@@ -198,8 +225,12 @@ class _Job:
             await self.thread.run(self.writing.save)
         except ExportError as trouble:
             error.add_note(f"The last checkpoint could not be written, an earlier one is there: {trouble.message}")
-        if isinstance(error, NudgescribeError) and not isinstance(error, ExportError) and self.writing.begun:
+        if not isinstance(error, NudgescribeError) or isinstance(error, ExportError):
+            return
+        if self.writing.begun:
             error.advice = f"{error.advice} {_GOES_ON}".lstrip()
+        else:
+            error.advice = f"{error.advice} {_NOT_BEGUN}".lstrip()
 
     def _tell(self, amounts: Amounts, total: int | None, seconds: float, before: int) -> None:
         if self.on_progress is None:
@@ -207,8 +238,10 @@ class _Job:
         pages, rows, size = amounts
         rate = (rows - before) / seconds if seconds > 0 else 0.0
         try:
-            self.on_progress(
-                ExportProgress(pages=pages, total=total, rows=rows, bytes=size, seconds=seconds, rate=rate)
-            )
+            show = cast("Callable[[ExportProgress], object]", self.on_progress)
+            returned = show(ExportProgress(pages=pages, total=total, rows=rows, bytes=size, seconds=seconds, rate=rate))
+            if inspect.iscoroutine(returned):
+                returned.close()
+                _LOGGER.error("on_progress returned a coroutine, which nobody awaits: it must be a plain function.")
         except Exception:  # whatever it does wrong is its own affair
             _LOGGER.exception("on_progress failed.")

@@ -24,7 +24,10 @@ LAYOUT = 1
 _FORMATS: Mapping[str, Format] = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}
 _KNOWN = "ndjson, ndjson.gz, csv, csv.gz or parquet"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")
-_USER = re.compile(r"(?<=://)[^/@]*@")
+_USER = re.compile(r"(?<=://)[^/?#]*@")
+_CHAINED = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+_UNCLEAR = re.compile(r"(?<=://)(?:[^/?#]*:[^/?#]*/|[^/?#]*[?#]).*@", re.DOTALL)
+"""Perhaps a password with one of ``/?#`` in it, perhaps an ``@`` elsewhere."""
 
 
 @frozen(kw_only=True)
@@ -76,7 +79,8 @@ def is_url(destination: str) -> bool:
 
 def shown(url: str) -> str:
     """A URL without user, password, query and fragment."""
-    return _USER.sub("", re.split(r"[?#]", url)[0])
+    clear = "::".join(_UNCLEAR.sub("", one) for one in _CHAINED.split(url))
+    return re.split(r"[?#]", _USER.sub("", clear))[0]
 
 
 def plan_of(
@@ -100,6 +104,8 @@ def plan_of(
     if not where.strip():
         raise ValueError("destination must not be empty.")
     url = is_url(where)
+    if url:
+        _check_url(where)
     where = where.rstrip("/") if url else os.path.abspath(where)  # noqa: PTH100 - Path.resolve would follow the link
     if rows_per_part is not None:
         if isinstance(rows_per_part, bool) or not isinstance(rows_per_part, int):
@@ -123,11 +129,23 @@ def plan_of(
     )
 
 
+def _check_url(url: str) -> None:
+    """Refuse a URL of nothing, and one of which nobody can say where its password ends. The errors do not show it."""
+    if not re.split(r"[?#]", url)[0].rpartition("://")[2].strip("/"):
+        raise ValueError("destination is the URL of a storage. Put the name of what is to be made there behind it.")
+    if any(_UNCLEAR.search(one) for one in _CHAINED.split(url)):
+        raise ValueError(
+            "destination is a URL in which the end of the password is not clear. Write '/', '?', '#' and '@' in it "
+            "as %2F, %3F, %23 and %40; or give user, password and port in storage_options."
+        )
+
+
 def _format(where: str, given: object, *, folder: bool) -> tuple[Format, bool]:
     """How to write, by what was given, else by the suffix of the path."""
     if given is not None and not isinstance(given, str):
         raise TypeError(f"format must be a text, {_KNOWN}; not {type(given).__name__}.")
-    name = given if given is not None else "" if folder else where.rpartition("/")[2].lower()
+    file_name = "" if folder else where.rpartition("/")[2].lower()
+    name = given.removeprefix(".") if given is not None else file_name
     if given is None and folder:
         raise ValueError(f"With rows_per_part the destination is a folder, so give the format: {_KNOWN}.")
     plain = name.removesuffix(".gz")
@@ -139,7 +157,14 @@ def _format(where: str, given: object, *, folder: bool) -> tuple[Format, bool]:
             else (f"The name of the destination does not say the format ({_KNOWN}): give it as format=.")
         )
         raise ValueError(what)
-    compressed = name.endswith(".gz") or (not folder and where.lower().endswith(".gz"))
-    if compressed and kind == "parquet":
+    compressed = name.endswith(".gz")
+    if kind == "parquet" and (compressed or file_name.endswith(".gz")):
         raise ValueError("Parquet is compressed by itself: leave .gz out.")
+    suffix = _FORMATS.get(file_name.removesuffix(".gz").rpartition(".")[2]) if "." in file_name else None
+    zipped = file_name.endswith(".gz")
+    if (suffix is not None and (suffix, zipped) != (kind, compressed)) or (zipped and not compressed):
+        said = f"{suffix or kind}{'.gz' if zipped else ''}"
+        raise ValueError(
+            f"The name of the destination says {said}, and format says {name}. Leave format out, or change one of them."
+        )
     return kind, compressed

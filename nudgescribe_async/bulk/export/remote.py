@@ -6,15 +6,18 @@ the storage are searched for what is secret.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
 import tempfile
+from contextlib import suppress
 from functools import partial
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
 from nudgescribe_async.bulk.export.target import FOLDER_MANIFEST, MANIFEST, TAKEN
 from nudgescribe_async.errors import ConfigurationError, ExportError
@@ -27,10 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Remote"]
 
+UPLOADING = ".uploading"
+"""Behind the name of a single file that is on its way, and what is its own of the export. Not ``.partial``, as an export to
+the same disk has it."""
+
 T = TypeVar("T")
 
 _PART = re.compile(r"part-\d{5,}\.[a-z.]+")
 _LONGEST = 300
+_PIECE = 2**20
 
 
 class Remote:
@@ -40,7 +48,8 @@ class Remote:
         self._plan = plan
         self._options = dict(options)
         self._spool = spool
-        self._secrets = sorted({*_in_url(plan.destination), *_in_options(options)}, key=len, reverse=True)
+        secrets = {*_in_url(plan.destination), *_in_options(options)}
+        self._secrets = sorted({way for secret in secrets for way in _written(secret)}, key=len, reverse=True)
         self._opened: tuple[Any, str] | None = None
 
     def __repr__(self) -> str:
@@ -62,9 +71,7 @@ class Remote:
         return self._plan.shown + (f"/{FOLDER_MANIFEST}" if self.takes_parts else MANIFEST)
 
     def _spool_folder(self) -> Path:
-        if self._spool is not None:
-            return self._spool
-        return Path(tempfile.gettempdir()) / f"nudgescribe-{os.getuid()}"
+        return self._spool if self._spool is not None else _everybodys_spool()
 
     def prepare(self) -> None:
         """Make the folder to write in, which nobody else may read; and see whether there is a storage of that kind."""
@@ -72,10 +79,7 @@ class Remote:
         if not folder.parent.is_dir():
             raise ExportError(f"There is no folder {folder.parent}. Make it first.")
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or (
-            self._spool is None and (found.st_uid != os.getuid() or found.st_mode & 0o077)
-        ):
+        if not stat.S_ISDIR(folder.lstat().st_mode) or (self._spool is None and not _is_private(folder)):
             raise ExportError(f"{folder} is not a folder of yours alone. Give another one as spool=.")
         self._storage()
         self.work.mkdir(mode=0o700, exist_ok=True)
@@ -83,47 +87,112 @@ class Remote:
     def check(self, *, overwrite: bool) -> None:
         """Refuse what exists and is not to be replaced, and where nothing can be written: better now than in hours."""
         if not overwrite and self._do("looked at", self._exists):
-            raise ExportError(f"{self._plan.shown} exists. {TAKEN}")
+            raise ExportError(f"{self._plan.shown} exists. {self._unfinished()}{TAKEN}")
         if not self.takes_parts:  # parts find out soon enough
             self._do("written", self._try)
 
-    def send(self, file: Path, part: ExportPart) -> None:
+    def gate(self) -> Path:
+        """Other arguments, or another spool, mean another folder to write in, and the same destination."""
+        folder = _everybodys_spool()
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        if self._spool is not None and not _is_private(folder):
+            folder = self._spool
+        return folder / f"{sha256(self._plan.shown.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.lock"
+
+    def put_back(self) -> None:
+        """Nothing: nothing is put aside."""
+
+    def found(self, folder: Path, part: ExportPart) -> Path | None:
+        """Where it was written, unless it was sent."""
+        path = folder / part.name
+        return path if path.exists() else None
+
+    def send(self, file: Path, part: ExportPart, *, overwrite: bool) -> None:
         """Put a part. One of the same size that is there may be another one's.
 
-        Before the first, a manifest that is there is removed: it would say that what is half replaced is complete.
+        Before the first, a manifest that is there is removed: it would say that what is half replaced is complete. One
+        that is there before a later part is of an export that somebody has made meanwhile, and is left alone.
         """
-        manifest = self._path(FOLDER_MANIFEST)
-        if part.name == self._plan.part_name(1) and self._do("looked at", lambda: self._size(manifest)) is not None:
-            self._do("removed", lambda: self._remove(manifest))
+        names = self._do("looked at", lambda: self._names(self._storage()[1]))
+        if part.name != self._plan.part_name(1):
+            if FOLDER_MANIFEST in names:
+                raise self._made_meanwhile()
+        elif not overwrite and set(names) - {part.name}:
+            raise ExportError(f"{self._plan.shown} exists, and was made meanwhile. {TAKEN}")
+        elif FOLDER_MANIFEST in names:
+            self._do("removed", lambda: self._remove(self._path(FOLDER_MANIFEST)))
         self._put(file, self._path(part.name), part)
 
     def publish(self, folder: Path, parts: Sequence[ExportPart], manifest: bytes, *, overwrite: bool) -> None:
         """Put the file under another name and move it; or see whether all parts are there. Then write the manifest."""
         if self.takes_parts:
-            self._see_to_parts(parts)
+            self._see_to_parts(parts, manifest, overwrite=overwrite)
             self._do("written", lambda: self._pipe(self._path(FOLDER_MANIFEST), manifest))
             return
         (part,) = parts
         _, path = self._storage()
         file = folder / part.name
-        if file.exists():  # else it was moved before a crash
-            if self._do("looked at", lambda: self._size(path)) != part.bytes:
+        if self._do("looked at", lambda: self._is_there(path, part)):  # it was moved before a crash
+            if self._do("looked at", lambda: self._size(self._on_its_way)) is not None:
+                self._do("removed", lambda: self._remove(self._on_its_way))
+        else:
+            if not file.exists():
+                self._verify(path, part)
+                raise self._made_meanwhile()
+            if self._do("looked at", lambda: self._size(self._on_its_way)) != part.bytes:  # else the move broke off
                 self.check(overwrite=overwrite)
-            self._put(file, f"{path}.partial", part)
-            self._do("moved into its place", lambda: self._move(f"{path}.partial", path))
+            self._put(file, self._on_its_way, part)
+            if self._do("looked at", lambda: self._size(path + MANIFEST)) is not None:
+                self._do("removed", lambda: self._remove(path + MANIFEST))  # it says nothing of the new file
+            self._do("moved into its place", lambda: self._move(self._on_its_way, path))
         self._verify(path, part)
         self._do("written", lambda: self._pipe(path + MANIFEST, manifest))
 
     # --- the storage ---------------------------------------------------------------------------------------------
 
-    def _see_to_parts(self, parts: Sequence[ExportPart]) -> None:
+    @property
+    def _on_its_way(self) -> str:
+        return f"{self._storage()[1]}.{self._plan.fingerprint[:16]}{UPLOADING}"
+
+    def _made_meanwhile(self) -> ExportError:
+        return ExportError(
+            f"{self._plan.shown} holds what somebody else has put there meanwhile, and it is not touched. Move it away, "
+            "or choose another destination; then restart=True begins anew."
+        )
+
+    def _see_to_parts(self, parts: Sequence[ExportPart], manifest: bytes, *, overwrite: bool) -> None:
         for part in parts:
             self._verify(self._path(part.name), part)
+        there = self._do("looked at", lambda: self._names(self._storage()[1]))
+        if FOLDER_MANIFEST in there and not self._do("looked at", lambda: self._is_ours(manifest)):
+            raise self._made_meanwhile()
         names = {part.name for part in parts}
-        _, path = self._storage()
-        for name in self._do("looked at", lambda: self._names(path)):
-            if _PART.fullmatch(name) and name not in names:  # of the export that this one replaces
-                self._do("removed", partial(self._remove, self._path(name)))
+        others = [name for name in there if _PART.fullmatch(name) and name not in names]
+        if others and not overwrite:
+            raise ExportError(f"{self._plan.shown} has parts of another export in it, such as {others[0]!r}. {TAKEN}")
+        for name in others:  # of the export that this one replaces
+            self._do("removed", partial(self._remove, self._path(name)))
+
+    def _is_ours(self, manifest: bytes) -> bool:
+        """Whether the manifest there is of this export: then an earlier call ended right behind it."""
+        storage, _ = self._storage()
+        try:
+            there: Any = json.loads(storage.cat_file(self._path(FOLDER_MANIFEST)))
+        except ValueError:
+            return False
+        return isinstance(there, dict) and cast("dict[str, Any]", there).get("sha256") == json.loads(manifest)["sha256"]
+
+    def _is_there(self, path: str, part: ExportPart) -> bool:
+        """Whether a file is this very one: one of the same size may be another one's."""
+        if self._size(path) != part.bytes:
+            return False
+        storage, _ = self._storage()
+        running = sha256()
+        with storage.open(path, "rb") as file:
+            while piece := file.read(_PIECE):
+                running.update(piece)
+        return running.hexdigest() == part.sha256
 
     def _put(self, file: Path, path: str, part: ExportPart) -> None:
         def put() -> None:
@@ -158,13 +227,20 @@ class Remote:
         is_folder = found.get("type") == "directory"
         return not (self.takes_parts and is_folder and not storage.ls(path, detail=False))
 
+    def _unfinished(self) -> str:
+        """What a folder of parts looks like whose export did not end, and whose spool is lost."""
+        manifest = partial(self._size, self._path(FOLDER_MANIFEST))
+        if not self.takes_parts or self._do("looked at", manifest) is not None:
+            return ""
+        return f"It has no {FOLDER_MANIFEST}, so no export has ended there, and none that this call can go on with. "
+
     def _try(self) -> None:
         storage, path = self._storage()
         folder = path.rpartition("/")[0]
         if folder:
             storage.makedirs(folder, exist_ok=True)
-        storage.pipe_file(f"{path}.partial", b"")
-        storage.rm_file(f"{path}.partial")
+        storage.pipe_file(self._on_its_way, b"")
+        storage.rm_file(self._on_its_way)
 
     def _size(self, path: str) -> int | None:
         storage, _ = self._storage()
@@ -177,7 +253,10 @@ class Remote:
     def _names(self, path: str) -> list[str]:
         storage, _ = self._storage()
         storage.invalidate_cache()
-        return [str(name).rstrip("/").rpartition("/")[2] for name in storage.ls(path, detail=False)]
+        try:
+            return [str(name).rstrip("/").rpartition("/")[2] for name in storage.ls(path, detail=False)]
+        except FileNotFoundError:
+            return []
 
     def _move(self, path: str, to: str) -> None:
         storage, _ = self._storage()
@@ -199,9 +278,29 @@ class Remote:
                 raise ConfigurationError(
                     'A URL as destination needs the package fsspec: pip install "nudgescribe_async[fsspec]".'
                 ) from None
+            self._know_protocols()
             open_url = partial(core.url_to_fs, self._plan.destination, **self._options)
             self._opened = cast("tuple[Any, str]", self._do("opened", open_url))
         return self._opened
+
+    def _know_protocols(self) -> None:
+        """Say which package is missing, before anything else is tried."""
+        registry: Any = import_module("fsspec.registry")
+        for url in self._plan.destination.split("::"):
+            protocol = url.partition("://")[0]
+            known = registry.known_implementations.get(protocol, {})
+            try:
+                registry.get_filesystem_class(protocol)
+            except ValueError:
+                problem = f"fsspec knows no storage {protocol!r}. Check the URL, or register one with fsspec"
+            except ImportError:
+                package = str(known.get("class", "")).partition(".")[0]
+                missing = str(known.get("err", "a package is missing"))
+                install = f": pip install {package}" if package not in {"", "fsspec"} else ""
+                problem = f"{missing}{install}"
+            else:
+                continue
+            raise ConfigurationError(f"{self._plan.shown} cannot be opened: {problem}.")
 
     def _do(self, done: str, step: Callable[[], T]) -> T:
         """Take a step. What a storage raises may be anything, and may say anything."""
@@ -212,24 +311,47 @@ class Remote:
         except Exception as error:  # noqa: BLE001 - any storage, any error
             said = self._masked(f"{type(error).__name__}: {error}")
         # Out here, so that no traceback holds the error, whose text and frames may have secrets.
-        raise ExportError(
-            f"{self._plan.shown} cannot be {done}: {said[:_LONGEST]} What was written is kept in {self.work}: "
-            "the same call goes on from there."
-        )
+        text = f"{self._plan.shown} cannot be {done}: {said[:_LONGEST]}"
+        if (self.work / "checkpoint.json").exists():
+            text += f" What was written is kept in {self.work}: the same call goes on from there."
+        raise ExportError(text)
 
     def _masked(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        text = re.sub(r"(?<=://)[^/@\s]*@", "***@", text)
+        text = re.sub(r"(?<=://)[^/\s]*@", "***@", text)
         return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _everybodys_spool() -> Path:
+    return Path(tempfile.gettempdir()) / f"nudgescribe-{os.getuid()}"
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether it is a folder of this user alone, and no link to one."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+
+
+def _written(secret: str) -> Iterator[str]:
+    """The ways in which a text may say it."""
+    yield secret
+    yield repr(secret)[1:-1]
+    with suppress(UnicodeEncodeError):
+        yield quote(secret, safe="")
+        yield quote_plus(secret)
 
 
 def _in_url(url: str) -> Iterator[str]:
     """What is nobody's business in a URL."""
     for one in url.split("::"):
-        parts = urlsplit(one)
-        user, _, _ = parts.netloc.rpartition("@")
-        for word in (user, *user.split(":", 1), parts.query, *(value for _, value in parse_qsl(parts.query))):
+        # Not urlsplit(): what it says of a URL that it does not like has the password in it.
+        user, _, _ = re.split(r"[/?#]", one.partition("://")[2])[0].rpartition("@")
+        query = one.partition("?")[2].partition("#")[0]
+        for word in (user, *user.split(":", 1), query, *(value for _, value in parse_qsl(query))):
             for secret in (word, unquote(word)):
                 if len(secret) > 2:
                     yield secret

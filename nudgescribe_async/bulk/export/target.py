@@ -54,7 +54,19 @@ class Target(Protocol):
         """Refuse a destination that is taken, or cannot be one."""
         ...
 
-    def send(self, file: Path, part: ExportPart) -> None:
+    def gate(self) -> Path | None:
+        """A lock besides that of the folder to write in, if another call may have another folder."""
+        ...
+
+    def put_back(self) -> None:
+        """Undo the first of two renames, if an earlier call ended between them."""
+        ...
+
+    def found(self, folder: Path, part: ExportPart) -> Path | None:
+        """Where a complete part is on this machine, in its place or not yet; ``None`` if it is not there."""
+        ...
+
+    def send(self, file: Path, part: ExportPart, *, overwrite: bool) -> None:
         """Bring one complete part to its place; may be called again for the same."""
         ...
 
@@ -93,7 +105,17 @@ class LocalFile:
         if not overwrite and os.path.lexists(self.path):
             raise ExportError(f"{self.path} exists. {TAKEN}")
 
-    def send(self, file: Path, part: ExportPart) -> None:
+    def gate(self) -> None:
+        """None: there is one folder to write in."""
+
+    def put_back(self) -> None:
+        """Nothing: there is one rename."""
+
+    def found(self, folder: Path, part: ExportPart) -> Path | None:
+        """Where it was written, or where it was renamed to."""
+        return next((path for path in (folder / part.name, self.path) if path.exists()), None)
+
+    def send(self, file: Path, part: ExportPart, *, overwrite: bool) -> None:
         """Nothing: it is renamed in the end."""
 
     def publish(self, folder: Path, parts: Sequence[ExportPart], manifest: bytes, *, overwrite: bool) -> None:
@@ -101,9 +123,10 @@ class LocalFile:
         complete = folder / parts[0].name
         if complete.exists():  # else it was renamed before a crash
             self.check(overwrite=overwrite)
+            Path(self.manifest).unlink(missing_ok=True)  # the old one, which says nothing of the new file
             complete.replace(self.path)
             flush_folder(self.path.parent)
-        _see(self.path)
+        _see(self.path, self.path, parts[0])
         replace_file(Path(self.manifest), manifest)
 
 
@@ -144,13 +167,29 @@ class LocalFolder:
                 "Choose another destination, or move them."
             )
 
-    def send(self, file: Path, part: ExportPart) -> None:
+    def gate(self) -> None:
+        """None: there is one folder to write in."""
+
+    def put_back(self) -> None:
+        """What was there stays there until the new folder is."""
+        old = self.work / "replaced"
+        if old.is_dir() and not os.path.lexists(self.path):
+            old.replace(self.path)
+            flush_folder(self.path.parent)
+
+    def found(self, folder: Path, part: ExportPart) -> Path | None:
+        """Where it was written, or where its folder was renamed to."""
+        if folder.exists():
+            return folder / part.name
+        return self.path / part.name if (self.path / part.name).exists() else None
+
+    def send(self, file: Path, part: ExportPart, *, overwrite: bool) -> None:
         """Nothing: the whole folder is renamed in the end."""
 
     def publish(
         self,
         folder: Path,
-        parts: Sequence[ExportPart],  # noqa: ARG002 - as the others
+        parts: Sequence[ExportPart],
         manifest: bytes,
         *,
         overwrite: bool,
@@ -163,7 +202,8 @@ class LocalFolder:
                 self.path.replace(self.work / "replaced")
             folder.replace(self.path)
             flush_folder(self.path.parent)
-        _see(self.path)
+        for part in parts:
+            _see(self.path, self.path / part.name, part)
 
 
 def _make(folder: Path) -> None:
@@ -173,12 +213,17 @@ def _make(folder: Path) -> None:
         raise ExportError(
             f"{folder} is in the way: an export is written there first. Move it, or choose another destination."
         )
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def _see(path: Path) -> None:
-    if not path.exists():
+def _see(path: Path, file: Path, part: ExportPart) -> None:
+    """An earlier call may have put it there, long before this one says so."""
+    if not file.exists():
         raise ExportError(f"{path} was complete, and somebody has removed it. restart=True begins anew.")
+    if file.stat().st_size != part.bytes:
+        raise ExportError(
+            f"{file} was complete, and somebody has changed it. Move it away; then restart=True begins anew."
+        )
 
 
 def _of_an_export(folder: Path) -> set[str]:

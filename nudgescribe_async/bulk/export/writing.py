@@ -10,12 +10,17 @@ In the folder that belongs to an export while it runs::
     replaced/         for a moment, the folder of parts that was in the place of the new one
 
 What a checkpoint does not name is cut off or removed by the next call, and read again.
+
+The end goes step by step, and each can be done again by the same call: the last file is completed; the checkpoint says
+``written``; everything is put in its place, the manifest last; all but the checkpoint is removed. Then the report is
+handed over, and only with that the checkpoint goes, and the folder.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import time
 from contextlib import contextmanager, suppress
@@ -31,6 +36,7 @@ from nudgescribe_async.bulk.export.checkpoint import Checkpoint
 from nudgescribe_async.bulk.export.columns import Columns
 from nudgescribe_async.bulk.export.report import ExportPart, ExportReport
 from nudgescribe_async.bulk.export.text import Csv, Gzip, Ndjson
+from nudgescribe_async.bulk.export.values import MISFIT, plain_text
 from nudgescribe_async.bulk.files import AppendFile, InUseError, Lock, checksum, flush_file, flush_folder, names_in
 from nudgescribe_async.endpoint import timestamp
 from nudgescribe_async.errors import ExportError, PageDriftError
@@ -55,6 +61,8 @@ Amounts: TypeAlias = tuple[int, int, int]
 _OURS = {"checkpoint.json", "checkpoint.json.new", "parts", "stream.arrow", "seen", "lock", "replaced"}
 _ANEW = "restart=True forgets what was written, and begins anew."
 _ID_BYTES = 16
+_UNWRITABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a value can come to that no format holds. What a profile_decryptor raises is a ``ProfileError``, and goes by."""
 
 
 class Writing:
@@ -90,6 +98,7 @@ class Writing:
         self._pause = pause
         self._started = time.monotonic()
         self._lock: Lock | None = None
+        self._gate: tuple[Path, Lock] | None = None
         self._state: Checkpoint | None = None
         self._encoder: Encoder | None = None
         self._file: AppendFile | None = None
@@ -147,6 +156,7 @@ class Writing:
         """
         with self._explained():
             work = self._locked()
+            self._target.put_back()
             foreign = sorted(names_in(work) - _OURS)
             if foreign:
                 raise ExportError(
@@ -165,22 +175,27 @@ class Writing:
                 self.resumed = True
                 if state.phase == "reading":
                     self._take_up(state)
+                else:
+                    self._look_over(state)
                 self._state, self._earlier = state, state.runs
 
     def _locked(self) -> Path:
-        for attempt in range(10):
-            self._target.prepare()
-            try:
-                self._lock = Lock(self._target.work / "lock")
-            except FileNotFoundError:  # one that has just ended has removed the folder
-                if attempt == 9:
-                    raise
-            except InUseError:
-                raise ExportError(
-                    f"Another export is writing to {self._plan.shown}. Wait for its end, or choose another destination."
-                ) from None
-            else:
-                break
+        try:
+            for attempt in range(10):
+                self._target.prepare()
+                try:
+                    self._lock = Lock(self._target.work / "lock")
+                except FileNotFoundError:  # one that has just ended has removed the folder
+                    if attempt == 9:
+                        raise
+                else:
+                    break
+            gate = self._target.gate()
+            self._gate = (gate, Lock(gate)) if gate is not None else None
+        except InUseError:
+            raise ExportError(
+                f"Another export is writing to {self._plan.shown}. Wait for its end, or choose another destination."
+            ) from None
         return self._target.work
 
     def _left_behind(self) -> Checkpoint | None:
@@ -210,7 +225,7 @@ class Writing:
 
     def _take_up(self, state: Checkpoint) -> None:
         """Check what the checkpoint names, cut off what it does not, and open what was being written."""
-        self._parts.mkdir(exist_ok=True)
+        self._parts.mkdir(mode=0o700, exist_ok=True)
         kept = {part.name for part in state.parts[state.sent :]}
         for part in state.parts[state.sent :]:
             self._check_part(part)
@@ -226,6 +241,18 @@ class Writing:
         for name in names_in(self._parts) - kept:
             (self._parts / name).unlink()
         self._encoder = self._encoder_for(Columns.from_plain(state.columns, decrypted=state.decrypted))
+
+    def _look_over(self, state: Checkpoint) -> None:
+        """All was written, and perhaps long ago: see whether what is here is still that, in its place already or not."""
+        for part in state.parts[state.sent :]:
+            path = self._target.found(self._parts, part)
+            if path is not None and path.parent == self._parts:
+                self._check_part(part)
+            elif path is not None and checksum(path, pause=self._pause)[0].hexdigest() != part.sha256:
+                raise ExportError(
+                    f"{path} is not what was written: somebody has changed it, or put something else there. Move it "
+                    f"away; then {_ANEW}"
+                )
 
     def _check_part(self, part: ExportPart) -> None:
         path = self._parts / part.name
@@ -256,9 +283,9 @@ class Writing:
                 started=timestamp(datetime.now(UTC)),
             )
             checkpoints.write(self._path, self._state)
-            self._parts.mkdir(exist_ok=True)
+            self._parts.mkdir(mode=0o700, exist_ok=True)
             if self._consistency != "warn":
-                self._seen = AppendFile(self._target.work / "seen")
+                self._seen = AppendFile(_private(self._target.work / "seen"))
             self._saved_at = time.monotonic()
 
     def _encoder_for(self, columns: Columns) -> Encoder:
@@ -324,7 +351,7 @@ class Writing:
     def _write(self, rows: Sequence[Customer]) -> None:
         encoder = self._encoder
         assert encoder is not None  # noqa: S101 - begin() or open() made it
-        data = encoder.encode(rows)
+        data = self._encoded(encoder, rows)
         if self._file is None:
             self._begin_part()
         assert self._file is not None  # noqa: S101
@@ -332,6 +359,25 @@ class Writing:
         if self._seen is not None:
             self._seen.write(b"".join(map(_mark, rows)))
         self._rows += len(rows)
+
+    @staticmethod
+    def _encoded(encoder: Encoder, rows: Sequence[Customer]) -> bytes:
+        def attempt(some: Sequence[Customer]) -> bytes | str:
+            try:
+                return encoder.encode(some)
+            except _UNWRITABLE as error:
+                return type(error).__name__
+
+        data = attempt(rows)
+        if isinstance(data, bytes):
+            return data
+        # Out here, so that no traceback holds the error, which may hold the value.
+        failed = next((each for each in rows if isinstance(attempt([each]), str)), None)
+        who = f"Customer {failed.customer_id!r}" if failed is not None else "A customer"
+        raise ExportError(
+            f"{who} cannot be written ({data}): something in it is nested too deeply, is a number with too many "
+            "digits, or is nothing that JSON has. Where a profile_decryptor made it, see to that."
+        )
 
     def _note(self, run: PageReport) -> None:
         runs = (*self._earlier, run) if run.pages or run.drift or not self._earlier else self._earlier
@@ -347,7 +393,7 @@ class Writing:
         encoder = self._encoder
         assert encoder is not None  # noqa: S101 - begin() or open() made it
         self._rows = 0
-        self._file = AppendFile(self._open_path(self._part_name()))
+        self._file = AppendFile(_private(self._open_path(self._part_name())))
         self._file.write(encoder.head())
 
     @property
@@ -361,7 +407,7 @@ class Writing:
         path = self._parts / name
         if self._plan.format == "parquet":
             self._save()  # packing takes a while, and may be interrupted
-            pack(file.path, path, pause=self._pause)
+            pack(file.path, _private(path), pause=self._pause)
             flush_file(path)
             found, size = checksum(path, pause=self._pause)
             part = ExportPart(name=name, rows=self._rows, bytes=size, sha256=found.hexdigest())
@@ -380,7 +426,7 @@ class Writing:
         while self._target.takes_parts and (state := self._known()).sent < len(state.parts):
             self._pause()
             part = state.parts[state.sent]
-            self._target.send(self._parts / part.name, part)
+            self._target.send(self._parts / part.name, part, overwrite=self._overwrite)
             self._state = evolve(state, sent=state.sent + 1)
             self._save()
             (self._parts / part.name).unlink()
@@ -418,9 +464,9 @@ class Writing:
     # --- the end -------------------------------------------------------------------------------------------------
 
     def finish(self, run: PageReport | None) -> ExportReport:
-        """Complete the last file, put everything in its place, and remove what is not needed any more.
+        """Complete the last file, put everything in its place, and remove all but the checkpoint.
 
-        May be called by a later call if it did not come to its end.
+        A later call does it again if this one did not come to its end, or if nobody got its report.
         """
         with self._explained(), self._whole():
             if not self.written:
@@ -437,7 +483,7 @@ class Writing:
             report = self._report(state)
             self._target.publish(self._parts, state.parts, self._manifest(state, report), overwrite=self._overwrite)
             self._close_files()
-            self._sweep()
+            self._sweep()  # but for the checkpoint: until the caller has the report, the same call is to give it
             return report
 
     def _report(self, state: Checkpoint) -> ExportReport:
@@ -468,30 +514,38 @@ class Writing:
             "bytes": report.bytes,
             "sha256": report.sha256,
             "parts": [asdict(part) for part in report.parts],
-            "columns": state.columns,
+            "columns": Columns.from_plain(state.columns, decrypted=state.decrypted).to_plain(),
             "profiles": "decrypted" if state.decrypted else "as the service sent them",
             "drift": list(report.drift),
             "left_out": report.left_out,
             "runs": [asdict(run) for run in report.runs],
             "started": state.started,
             "finished": state.finished,
-            "asked": dict(state.asked),
+            "asked": dict(self._plan.asked),  # the same, and in the same order after an interruption
             "fingerprint": self._plan.fingerprint,
             "package": f"nudgescribe_async {__version__}",
         }
-        return json.dumps(values, indent=2, ensure_ascii=False).encode() + b"\n"
+        text = json.dumps(values, indent=2, ensure_ascii=False)
+        if plain_text(text) is MISFIT:  # the name of a file need not be text that UTF-8 can write
+            text = json.dumps(values, indent=2)
+        return text.encode() + b"\n"
 
     def _sweep(self) -> None:
-        """Remove what an export has made in its folder; the checkpoint last, so that it can be done again."""
+        """Remove what an export has made in its folder, but for the checkpoint."""
         work = self._target.work
         for name in ("parts", "replaced"):
             with suppress(FileNotFoundError):
                 shutil.rmtree(work / name)
-        for name in ("stream.arrow", "seen", "checkpoint.json.new", "checkpoint.json"):
+        for name in ("stream.arrow", "seen", "checkpoint.json.new"):
             (work / name).unlink(missing_ok=True)
 
-    def close(self) -> None:
-        """Close everything, and leave no folder behind that nobody needs. May be called more than once."""
+    def close(self, *, reported: bool = False) -> None:
+        """Close everything, and leave no folder behind that nobody needs. May be called more than once.
+
+        Args:
+            reported: the caller gets the report, so the checkpoint goes. This is the one step at which an export that
+                the same call completes becomes one that the same call refuses to replace.
+        """
         self._close_files()
         lock, self._lock = self._lock, None
         if lock is None:
@@ -499,11 +553,34 @@ class Writing:
         try:
             work = self._target.work
             with suppress(OSError):
+                if reported:
+                    self._path.unlink()
+                    flush_folder(work)  # else a power cut might bring it back, and a later call an old report
                 if not names_in(work) & (_OURS - {"lock"}):
                     (work / "lock").unlink()
                     work.rmdir()
         finally:
             lock.release()
+            self._leave_gate()
+
+    def _leave_gate(self) -> None:
+        gate, self._gate = self._gate, None
+        if gate is None:
+            return
+        path, lock = gate
+        try:
+            with suppress(OSError):
+                path.unlink()
+        finally:
+            lock.release()
+
+    def keep(self) -> None:
+        """The caller did not get the report after all: leave the checkpoint, so that the same call gives it."""
+        with suppress(OSError, ExportError):  # somebody else may have begun to work there, and that is fine
+            work = self._locked()
+            if names_in(work) == {"lock"}:
+                checkpoints.write(self._path, self._known())
+        self.close()
 
     def _close_files(self) -> None:
         for file in (self._file, self._seen):
@@ -532,6 +609,16 @@ class Writing:
             else:
                 advice = "What the last checkpoint names is kept: the same call goes on from there."
             raise ExportError(f"{where} cannot be written or read: {error.strerror or error}. {advice}") from error
+
+
+def _private(path: Path) -> Path:
+    """Customers are nobody else's business: a file that is read by its owner alone, whatever the umask says."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+    return path
 
 
 def _mark(customer: Customer) -> bytes:
