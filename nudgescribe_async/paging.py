@@ -337,7 +337,6 @@ class _Reading(Generic[P, T]):
         return self.cursor.within(page.number, items, mark)
 
     def report(self) -> PageReport:
-        ended = self.ended if self.ended is not None else time.monotonic()
         return PageReport(
             operation=self.source.operation,
             consistency=self.watch.consistency,
@@ -353,8 +352,13 @@ class _Reading(Generic[P, T]):
             uncounted_pages=self.watch.uncounted_pages,
             last_page_changed=self.watch.last_page_changed,
             moved=self.watch.moved,
-            seconds=ended - self.started if self.started is not None else 0.0,
+            seconds=self._seconds(),
         )
+
+    def _seconds(self) -> float:
+        if self.started is None:
+            return 0.0
+        return (self.ended if self.ended is not None else time.monotonic()) - self.started
 
     # --- handing out ---------------------------------------------------------------------------------------------
 
@@ -413,9 +417,8 @@ class _Reading(Generic[P, T]):
     async def _begin(self) -> None:
         """Ask how many pages there are; and look whether the items are still where the cursor says."""
         first, before = self.source.first_page, self.cursor.total
-        if self.source.count is not None:
-            async with self.slots:
-                self.total = await self.source.count()
+        self.total = await self._count()
+        if self.total is not None:
             # Of none, page one is looked at all the same: it was asked for, and must not have items.
             self.window.end_at(first + max(self.total, 1) - 1)
             if before is None:
@@ -430,6 +433,13 @@ class _Reading(Generic[P, T]):
                 self.watch.found_moved()
             self.watch.remember(items)
         self._judge(None)
+
+    async def _count(self) -> int | None:
+        """How many pages the service says that there are; ``None`` if nobody knows."""
+        if self.source.count is None:
+            return None
+        async with self.slots:
+            return await self.source.count()
 
     async def _again(self, number: int) -> Sequence[T]:
         """The items of a page that was handed out by an earlier iteration."""
@@ -489,7 +499,7 @@ class _Reading(Generic[P, T]):
                 if not self.total:
                     self.window.end_at(number)  # nobody knows how many there are, but this one tells
                     continue
-                await self._count_again(number)
+                await self._count_again(number, self.total)
             else:
                 self.empty_in_a_row = 0
             if number == self._last():
@@ -500,21 +510,20 @@ class _Reading(Generic[P, T]):
     def _last(self) -> int | None:
         return None if self.total is None else self.source.first_page + self.total - 1
 
-    async def _count_again(self, number: int) -> None:
+    async def _count_again(self, number: int, known: int) -> None:
         """A page within the number of pages has no items: there may be fewer by now."""
-        if self.source.count is None or self.total is None or number == self._last():
+        if number == self._last():
             return
         if self.empty_in_a_row > MOST_EMPTY:
             raise self._drift(
-                f"{self.empty_in_a_row} pages in a row have no items, so there cannot be {self.total:,} of them.",
+                f"{self.empty_in_a_row} pages in a row have no items, so there cannot be {known:,} of them.",
                 number,
             )
         try:
-            async with self.slots:
-                total = await self.source.count()
+            total = await self._count()
         except _FAILURES as error:
             raise self._failure(number, error) from error
-        if self.source.first_page + total <= number:
+        if total is not None and self.source.first_page + total <= number:
             self.window.end_at(number)
 
     async def _decoded(self, held: P) -> Collection[T]:
@@ -547,16 +556,14 @@ class _Reading(Generic[P, T]):
 
     async def _end(self) -> None:
         """Ask for the number of pages once more."""
-        if self.source.count is not None:
-            try:
-                async with self.slots:
-                    self.total_at_end = await self.source.count()
-            except _FAILURES as error:
-                if self.watch.consistency == "strict":
-                    raise self._failure(None, error) from error
-            else:
-                self.watch.compare_totals(self.total or 0, self.total_at_end)
-                self._judge(None)
+        try:
+            self.total_at_end = await self._count()
+        except _FAILURES as error:
+            if self.watch.consistency == "strict":
+                raise self._failure(None, error) from error
+        if self.total_at_end is not None:
+            self.watch.compare_totals(self.total or 0, self.total_at_end)
+            self._judge(None)
         self.complete = True
 
     # --- what is told --------------------------------------------------------------------------------------------
@@ -599,7 +606,7 @@ class _Reading(Generic[P, T]):
                 total=self.total,
                 done=self.pages_out + 1,
                 items=self.items_out + len(page.items),
-                seconds=self.report().seconds,
+                seconds=self._seconds(),
             )
         )
 
