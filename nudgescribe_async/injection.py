@@ -1,15 +1,11 @@
-"""Which requests a fault befalls, and what whoever asks for one may say.
+"""Which requests a fault befalls, and which operations there are to name.
 
-Shared by the sandbox and the tools for tests.
-
-Knows neither of them, nor anything else of the package.
+Shared by the sandbox and the tools for tests. Knows neither of them.
 """
 
 from __future__ import annotations
 
-import math
 import random
-import sys
 import time
 from collections.abc import Callable, Collection
 from difflib import get_close_matches
@@ -18,7 +14,9 @@ from typing import Generic, TypeVar
 
 from attrs import define, field
 
-__all__ = ["FaultPlan", "Injection", "check_flag", "check_number", "check_operation", "check_whole", "kind"]
+from nudgescribe_async.arguments import check_number, check_whole
+
+__all__ = ["FaultPlan", "Injection", "check_operation"]
 
 F = TypeVar("F")
 
@@ -180,51 +178,3 @@ class FaultPlan(Generic[F]):
     def _remove(self, injection: Injection[F]) -> None:
         if injection in self._injections:
             self._injections.remove(injection)
-
-
-def check_number(
-    name: str,
-    value: object,
-    wanted: str,
-    *,
-    least: float = -sys.float_info.max,
-    above: float = -math.inf,
-    most: float = sys.float_info.max,
-) -> None:
-    """Refuse what is no finite number.
-
-    Args:
-        name: the argument, as the caller knows it.
-        value: what was given.
-        wanted: what it must be, as the end of "... must be".
-        least: the lowest that it may be.
-        above: what it must be more than.
-        most: the highest that it may be.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is too low, too high, infinite, or not a number after all.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be {wanted}; got {kind(value)}.")
-    if not (least <= value <= most and value > above):
-        raise ValueError(f"{name} must be {wanted}; got {value}.")
-
-
-def check_whole(name: str, value: object, wanted: str, *, least: int, most: int | None = None) -> None:
-    """The same for whole numbers."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be {wanted}; got {kind(value)}.")
-    if value < least or (most is not None and value > most):
-        raise ValueError(f"{name} must be {wanted}; got {value}.")
-
-
-def check_flag(name: str, value: object) -> None:
-    """The same for flags: a text such as ``"no"`` would be true."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False; got {kind(value)}.")
-
-
-def kind(value: object) -> str:
-    """What something is, for a message."""
-    return "None" if value is None else type(value).__name__

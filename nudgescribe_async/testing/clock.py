@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from attrs import define, field
 
-from nudgescribe_async.injection import check_flag, check_number, kind
+from nudgescribe_async.arguments import check_flag, check_number, kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

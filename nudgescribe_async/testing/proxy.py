@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from nudgescribe_async.injection import FaultPlan, Injection, check_whole
+from nudgescribe_async.arguments import check_whole
+from nudgescribe_async.injection import FaultPlan, Injection
 from nudgescribe_async.testing._connection import Connection
 from nudgescribe_async.testing._ends import End
 from nudgescribe_async.testing._operations import NAMES, OPERATIONS, check_name

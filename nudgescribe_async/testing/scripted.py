@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
 
+from nudgescribe_async.arguments import check_whole, kind
 from nudgescribe_async.codec import InvalidJSONError, loads
 from nudgescribe_async.errors import ClientClosedError, NudgescribeError
-from nudgescribe_async.injection import check_whole, kind
 from nudgescribe_async.shapes import hidden
 from nudgescribe_async.testing._operations import OPERATIONS, check_name
 from nudgescribe_async.transport import BytesStream, Headers, Request, Response, StreamBody

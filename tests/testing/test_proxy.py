@@ -1260,8 +1260,8 @@ def test_it_needs_neither_aiohttp_nor_the_sandbox_itself() -> None:
     """Of the package its parts import each other, the plan, checks and the operations; those may load what they like."""
     parts = [faults, _framing, _corruption, _ends, _connection, sys.modules[FaultProxy.__module__]]
     allowed = {part.__name__ for part in parts} | {
+        "nudgescribe_async.arguments",
         "nudgescribe_async.injection",
-        "nudgescribe_async.testing._checks",
         "nudgescribe_async.testing._operations",
     }
     for part in parts:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from attrs import frozen
 
+from nudgescribe_async.arguments import check_flag, check_number, kind
 from nudgescribe_async.bulk.export.arrow import need_pyarrow
 from nudgescribe_async.bulk.export.columns import columns_of
 from nudgescribe_async.bulk.export.plan import Plan, plan_of
@@ -22,7 +23,6 @@ from nudgescribe_async.bulk.export.report import ExportProgress, ExportReport
 from nudgescribe_async.bulk.export.target import LocalFile, LocalFolder
 from nudgescribe_async.bulk.export.writing import Writing
 from nudgescribe_async.errors import ExportError, NudgescribeError, PageDriftError
-from nudgescribe_async.injection import check_flag, check_number, kind
 from nudgescribe_async.threads import check, stoppable
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from attrs import define, evolve, field, frozen
 
+from nudgescribe_async.arguments import check_flag, check_whole, kind
 from nudgescribe_async.bulk.upload.faults import fault
 from nudgescribe_async.bulk.upload.header import match
 from nudgescribe_async.bulk.upload.intake import CsvIntake, MappingIntake, TableIntake
@@ -37,7 +38,6 @@ from nudgescribe_async.errors import (
     PermissionDeniedError,
     RequestNotSentError,
 )
-from nudgescribe_async.injection import check_flag, check_whole, kind
 from nudgescribe_async.options import bulk
 from nudgescribe_async.threads import in_thread
 

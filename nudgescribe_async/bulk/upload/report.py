@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import asdict, field, frozen
 
+from nudgescribe_async.arguments import check_flag
 from nudgescribe_async.errors import NudgescribeError
-from nudgescribe_async.injection import check_flag
 
 if TYPE_CHECKING:
     import os
