@@ -76,25 +76,36 @@ class Target(Protocol):
 
 
 @frozen
-class LocalFile:
-    """A single file, with its manifest beside it."""
+class _Local:
+    """Somewhere on this machine. Beside it is the folder to write in, so that what is complete can be renamed."""
 
     path: Path
     takes_parts = False
 
     @property
     def work(self) -> Path:
-        """Beside it, so that it can be renamed."""
+        """Beside it."""
         return self.path.with_name(self.path.name + ".partial")
+
+    def prepare(self) -> None:
+        """Make the folder to write in."""
+        _make(self.work)
+
+    def gate(self) -> None:
+        """None: there is one folder to write in."""
+
+    def send(self, file: Path, part: ExportPart, *, overwrite: bool) -> None:
+        """Nothing: all is renamed in the end."""
+
+
+@frozen
+class LocalFile(_Local):
+    """A single file, with its manifest beside it."""
 
     @property
     def manifest(self) -> str:
         """Beside it, too."""
         return str(self.path) + MANIFEST
-
-    def prepare(self) -> None:
-        """Make the folder to write in."""
-        _make(self.work)
 
     def check(self, *, overwrite: bool) -> None:
         """Refuse a folder, and a file that is not to be replaced."""
@@ -105,18 +116,12 @@ class LocalFile:
         if not overwrite and os.path.lexists(self.path):
             raise ExportError(f"{self.path} exists. {TAKEN}")
 
-    def gate(self) -> None:
-        """None: there is one folder to write in."""
-
     def put_back(self) -> None:
         """Nothing: there is one rename."""
 
     def found(self, folder: Path, part: ExportPart) -> Path | None:
         """Where it was written, or where it was renamed to."""
         return next((path for path in (folder / part.name, self.path) if path.exists()), None)
-
-    def send(self, file: Path, part: ExportPart, *, overwrite: bool) -> None:
-        """Nothing: it is renamed in the end."""
 
     def publish(self, folder: Path, parts: Sequence[ExportPart], manifest: bytes, *, overwrite: bool) -> None:
         """Rename the file, then write the manifest."""
@@ -131,25 +136,13 @@ class LocalFile:
 
 
 @frozen
-class LocalFolder:
+class LocalFolder(_Local):
     """A folder of parts, with the manifest in it. It is there as a whole or not at all."""
-
-    path: Path
-    takes_parts = False
-
-    @property
-    def work(self) -> Path:
-        """Beside it, so that it can be renamed."""
-        return self.path.with_name(self.path.name + ".partial")
 
     @property
     def manifest(self) -> str:
         """In the folder."""
         return str(self.path / FOLDER_MANIFEST)
-
-    def prepare(self) -> None:
-        """Make the folder to write in."""
-        _make(self.work)
 
     def check(self, *, overwrite: bool) -> None:
         """Refuse what is no folder, and one with anything in it that is not to be replaced, or no export."""
@@ -167,9 +160,6 @@ class LocalFolder:
                 "Choose another destination, or move them."
             )
 
-    def gate(self) -> None:
-        """None: there is one folder to write in."""
-
     def put_back(self) -> None:
         """What was there stays there until the new folder is."""
         old = self.work / "replaced"
@@ -182,9 +172,6 @@ class LocalFolder:
         if folder.exists():
             return folder / part.name
         return self.path / part.name if (self.path / part.name).exists() else None
-
-    def send(self, file: Path, part: ExportPart, *, overwrite: bool) -> None:
-        """Nothing: the whole folder is renamed in the end."""
 
     def publish(
         self,
