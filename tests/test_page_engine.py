@@ -49,6 +49,7 @@ class Things:
         self.counted = 0
         self.fails: dict[int, list[Exception]] = {}
         self.before_page: dict[int, Any] = {}
+        self.gates: dict[int, asyncio.Event] = {}
         self.shuffle: random.Random | None = None
         self.counts = True
         self.events = Events()
@@ -65,6 +66,8 @@ class Things:
         return self.total
 
     async def fetch(self, page: int) -> list[str]:
+        if page in self.gates:
+            await self.gates[page].wait()
         self.asked.append(page)
         if page in self.before_page:
             self.before_page.pop(page)()
@@ -724,14 +727,8 @@ async def test_the_last_page_is_compared_with_what_it_was_before_the_iteration_b
 
 async def test_what_the_last_page_was_is_remembered_also_if_it_comes_while_a_page_is_open() -> None:
     things = Things(230)
-    gate = asyncio.Event()
-
-    async def fetch(page: int) -> list[str]:
-        if page == 23:
-            await gate.wait()
-        return await things.fetch(page)
-
-    stream = things.iterator(fetch=fetch)
+    gate = things.gates[23] = asyncio.Event()
+    stream = things.iterator()
     await anext(stream)
     assert stream.cursor.to_json().endswith('"tail":null}')
     gate.set()
@@ -813,14 +810,8 @@ async def test_a_look_that_fails_unseen_is_no_complaint_of_asyncio() -> None:
 
 async def test_who_leaves_early_leaves_no_look_behind() -> None:
     things = Things(230)
-    gate = asyncio.Event()
-
-    async def fetch(page: int) -> list[str]:
-        if page == 23:
-            await gate.wait()
-        return await things.fetch(page)
-
-    async with things.iterator(fetch=fetch) as stream:
+    things.gates[23] = asyncio.Event()
+    async with things.iterator() as stream:
         await anext(stream)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -977,13 +968,8 @@ async def test_the_last_page_is_remembered_when_the_last_item_of_a_page_is_in_ha
 async def test_closing_while_somebody_else_waits_ends_his_iteration_with_an_error() -> None:
     things = Things(230)
     gate = asyncio.Event()
-
-    async def fetch(page: int) -> list[str]:
-        if page > 2:
-            await gate.wait()
-        return await things.fetch(page)
-
-    stream, found = things.iterator(fetch=fetch), list[str]()
+    things.gates.update(dict.fromkeys(range(3, 24), gate))
+    stream, found = things.iterator(), list[str]()
     reading = asyncio.create_task(into(found, stream))
     await settle()
     await stream.aclose()

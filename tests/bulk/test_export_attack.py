@@ -8,9 +8,8 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +36,9 @@ class Down(Exception):  # noqa: N818 - no error of the package
 
 
 @pytest.fixture(autouse=True)
-def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An empty storage, and a folder for temporary files."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    MemoryFileSystem.store.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
-    yield fsspec.filesystem("memory")
-    MemoryFileSystem.store.clear()
+def storage(temporary: Path) -> Any:
+    """An empty storage."""
+    return fsspec.filesystem("memory")
 
 
 async def killed_at(

@@ -8,9 +8,7 @@ import os
 import pickle
 import stat
 import sys
-import tempfile
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,24 +25,13 @@ from nudgescribe_async.errors import ExportError
 if TYPE_CHECKING:
     from nudgescribe_async.endpoints.models import Customer
 
+pytestmark = pytest.mark.usefixtures("temporary")
 SECRETS = ("pass-MARKED", "token-MARKED", "option-MARKED", "nested-MARKED")
 OPTIONS = {"secret": "option-MARKED", "client_kwargs": {"keys": ["nested-MARKED"]}}
 
 
 class Stop(Exception):  # noqa: N818 - no error of the package
     pass
-
-
-@pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder for temporary files, and an empty storage."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    MemoryFileSystem.store.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
-    yield folder
-    MemoryFileSystem.store.clear()
 
 
 def stop_at(page: int, at: int) -> None:
