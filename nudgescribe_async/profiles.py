@@ -144,7 +144,7 @@ def _ciphers(key: object) -> dict[str | None, AESGCM] | str:
     """What uses each key, by the key's id (``None`` for one that is used whatever the id), or what is wrong."""
     try:
         # The extra `crypto`; a client without it never comes here.
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - an extra
     except ImportError:
         return 'AesGcmProfiles needs the package cryptography: pip install "nudgescribe_async[crypto]".'
     keys = cast("Mapping[object, object]", key) if isinstance(key, Mapping) else {None: key}

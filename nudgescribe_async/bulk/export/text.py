@@ -39,7 +39,7 @@ class Encoder(Protocol):
 
 
 def _moment(value: object) -> str:
-    moment: datetime = value  # type: ignore[assignment]
+    moment: datetime = value  # type: ignore[assignment]  # columns has its type
     return timestamp(moment)
 
 

@@ -354,7 +354,7 @@ class Writing:
         data = self._encoded(encoder, rows)
         if self._file is None:
             self._begin_part()
-        assert self._file is not None  # noqa: S101
+        assert self._file is not None  # noqa: S101 - a part that was begun
         self._file.write(data)
         if self._seen is not None:
             self._seen.write(b"".join(map(_mark, rows)))

@@ -94,7 +94,7 @@ class Choices(Kind):
             ValueError: one has a value that cannot be right.
         """
         names = None if fields is None else _checked_fields(fields)
-        self = cls(encoding=check_encoding(encoding), fields=names, **others)  # type: ignore[arg-type]
+        self = cls(encoding=check_encoding(encoding), fields=names, **others)  # type: ignore[arg-type]  # checked below
         _check_delimiter(self.delimiter)
         for name in ("from_row", "rows_per_chunk", "chunk_bytes", "max_cell_bytes", "concurrency"):
             check_whole(name, getattr(self, name), "a whole number, 1 or more", least=1)

@@ -71,7 +71,7 @@ class Rule:
         if isinstance(value, str):
             return _sendable(str.__str__(value))
         if isinstance(value, bool):
-            raise ValueError("must not be a truth value: write the text or number that is meant")  # noqa: TRY004
+            raise ValueError("must not be a truth value: write the text or number that is meant")  # noqa: TRY004 - as all reasons
         if isinstance(value, date):
             return self._write_date(value)
         if isinstance(value, Integral):
