@@ -22,6 +22,7 @@ import pytest
 from aiohttp import web
 from helpers import CREDENTIALS
 
+import nudgescribe_async
 from nudgescribe_async import ClientClosedError, Nudgescribe
 
 if sys.platform == "win32":
@@ -31,6 +32,7 @@ for needed in ("fastapi", "uvicorn"):
     pytest.importorskip(needed)
 
 Ask = Callable[[str], "asyncio.Task[tuple[int, str] | None]"]
+PACKAGE = Path(nudgescribe_async.__file__).parent
 PAGE = Path(__file__).parent.parent / "docs" / "services.md"
 PATIENCE = 20.0
 DEBUG = ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE")  # each process has its own
@@ -655,6 +657,10 @@ async def test_a_client_whose_loop_is_gone_is_closed_from_the_next_with_its_conn
 # --- event loops -----------------------------------------------------------------------------------
 
 
+def runs_in_package(task: asyncio.Task[Any]) -> bool:
+    return any(Path(frame.f_code.co_filename).is_relative_to(PACKAGE) for frame in task.get_stack())
+
+
 def new_loop(name: str) -> asyncio.AbstractEventLoop:
     if name == "asyncio":
         return asyncio.new_event_loop()
@@ -671,8 +677,7 @@ def run_in(loop: str, scenario: Callable[[Upstream, Nudgescribe], Coroutine[Any,
             await scenario(upstream, Nudgescribe(CREDENTIALS, base_url=upstream.url))
             await upstream.until_nobody_is_connected()
             # What is left of the server's tasks goes with the loop; the client's may not be there.
-            left = [task for task in asyncio.all_tasks() if "nudgescribe" in repr(task)]
-            assert left == []
+            assert [task for task in asyncio.all_tasks() if runs_in_package(task)] == []
 
     with asyncio.Runner(loop_factory=lambda: new_loop(loop), debug=True) as runner:
         runner.run(run())

@@ -394,7 +394,10 @@ class _Download:
                 files[number] = await pages.get(number)
                 self._tell(files[number], len(numbers))
 
-        tasks = [asyncio.create_task(work()) for _ in range(min(self._concurrency, len(numbers)))]
+        tasks = [
+            asyncio.create_task(work(), name="nudgescribe download")
+            for _ in range(min(self._concurrency, len(numbers)))
+        ]
         try:
             if tasks:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
