@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--refresh-token-lifetime", type=duration, default=15 * 86_400.0, help="(default: 15d)")
     add("--url-lifetime", type=duration, default=3_600.0, help="how long signed URLs are good (default: 1h)")
     add("--publish-quota", type=_number, help="how many times an account may publish (default: no limit)")
+    add("--state-while-running", metavar="STATE", help="of a campaign while its rerun is queued, such as Generating")
     add("--error-rate", type=share, default=0.0, help="answer so many requests with 503, undone, such as 5%%")
     add("--lose-answers", type=share, default=0.0, help="do so many requests and drop the connection, such as 1%%")
     add("--rate-limit", type=rate, help="answer more requests than these with 429, such as 10/s")

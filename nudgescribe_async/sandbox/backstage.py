@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from attrs import define, field
 
@@ -12,7 +12,7 @@ from nudgescribe_async.injection import check_operation
 from nudgescribe_async.sandbox import accounts, campaigns, fields, groups, messages
 from nudgescribe_async.sandbox.trouble import DOWNLOAD
 from nudgescribe_async.sandbox.uploads import Upload
-from nudgescribe_async.sandbox.values import Caller, Refusal, SandboxError
+from nudgescribe_async.sandbox.values import STATES, Caller, Refusal, SandboxError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -306,8 +306,8 @@ class Backstage:
             status: how far it has come.
             published_at: when it was published, for a published one. Left out: now.
         """
-        if status not in campaigns.STATES:
-            raise ValueError(f"status must be one of {', '.join(campaigns.STATES)}, not {status!r}")
+        if status not in STATES:
+            raise ValueError(f"status must be one of {', '.join(STATES)}, not {status!r}")
 
         def create(db: Database) -> str:
             who = self._owner(db, "groups", "customer_group_id", customer_group_id)
@@ -334,6 +334,25 @@ class Backstage:
     async def reject(self, campaign_id: str, message_ids: Sequence[str] | None = None) -> str:
         """Reject messages likewise. Of a published campaign, messages must be named: they are taken back."""
         return await self._review(campaign_id, message_ids, approved=False)
+
+    async def set_campaign_state(self, campaign_id: str, state: str) -> None:
+        """Put a campaign in any state, such as ``"Failed"``, as people at the service could.
+
+        The reference names three states, and says nothing of failures: what a client makes of others can be tried so. Only
+        the state changes; messages, files and the history stay as they are. What is queued for the campaign, the work on
+        a rerun or a publication, is dropped: it stays in that state until something else moves it.
+        """
+        if not isinstance(cast("object", state), str):
+            raise TypeError(f"state must be a text, not {type(state).__name__}")
+        if not state.strip():
+            raise ValueError("state must not be empty")
+
+        def put(db: Database) -> None:
+            self._owner(db, "campaigns", "campaign_id", campaign_id)
+            campaigns.force_status(db, campaign_id, state)
+
+        await self._write(put)
+        self._now.jobs.wake()  # somebody may wait for what is no longer queued
 
     async def revoke_tokens(self, *, refresh_tokens: bool = False) -> None:
         """Refuse every access token that exists from now on, and every refresh token too if asked."""

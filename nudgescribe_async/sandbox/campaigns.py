@@ -6,6 +6,9 @@
                         ^    approve        |  ^   publish     |
                         +-----reject--------+  +---- rerun ---+  (or back to Ready for review)
 
+With the setting ``state_while_running``, a campaign is in that state from its rerun until the job of it has run. In code it
+can be put in any state, which stops what is queued for it.
+
 A campaign has one message for each segment of its group. A message is ``Pending`` until it is approved or rejected,
 and ``Published`` once its campaign is. Texts and segments are sealed like profiles, for they hold profile values.
 """
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from nudgescribe_async.sandbox import fields, segments
 from nudgescribe_async.sandbox.groups import need_group
 from nudgescribe_async.sandbox.store import Database, new_id, now
-from nudgescribe_async.sandbox.values import Refusal, SandboxError, parse_timestamp
+from nudgescribe_async.sandbox.values import STATES, Refusal, SandboxError, parse_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,10 +29,7 @@ if TYPE_CHECKING:
     from nudgescribe_async.sandbox.segments import Segment, SegmentBy
     from nudgescribe_async.sandbox.values import Caller
 
-READY_FOR_REVIEW = "Ready for review"
-READY_TO_PUBLISH = "Ready to publish"
-PUBLISHED = "Published"
-STATES = (READY_FOR_REVIEW, READY_TO_PUBLISH, PUBLISHED)
+READY_FOR_REVIEW, READY_TO_PUBLISH, PUBLISHED = STATES
 _STAGES = {"Pending": "In review", "Approved": "Approved", "Rejected": "Returned to the author", "Published": "Done"}
 # The texts need quoting in a CSV file, on purpose: whoever reads the files has to get that right.
 _TEXTS = (
@@ -161,6 +161,13 @@ def current_messages(db: Database, campaign: Any) -> list[Any]:
 def set_status(db: Database, campaign_id: str, status: str) -> None:
     """Move a campaign to another state."""
     db.run("UPDATE campaigns SET campaign_status = ?, updated_at = ? WHERE campaign_id = ?", status, now(), campaign_id)
+
+
+def force_status(db: Database, campaign_id: str, status: str) -> None:
+    """Move a campaign to any state. What is queued for it is dropped, or it would move on by itself."""
+    db.run("DELETE FROM jobs WHERE json_extract(payload, '$.campaign_id') = ?", campaign_id)
+    db.run("UPDATE campaigns SET publishing = 0 WHERE campaign_id = ?", campaign_id)
+    set_status(db, campaign_id, status)
 
 
 def review(db: Database, who: Caller, campaign_id: str, message_ids: Sequence[str] | None, *, approved: bool) -> str:

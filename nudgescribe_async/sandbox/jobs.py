@@ -114,7 +114,7 @@ def _perform(db: Database, kind: str, payload: dict[str, Any]) -> None:
     elif kind == "publish":
         messages.export(db, payload["campaign_id"])
     elif kind == "rerun":
-        reruns.complete(db, payload["campaign_id"], payload["run_number"])
+        reruns.complete(db, payload["campaign_id"], payload["run_number"], payload.get("ready"))
     else:
         raise SandboxError(f"There is no kind of job called {kind}.")
 

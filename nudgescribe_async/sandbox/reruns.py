@@ -2,7 +2,8 @@
 
 Initiating one is a single transaction: the segments of the new group are compared with those of the current run, the
 run is recorded, messages of the previous run whose segment matched go to the archive and their texts to the new run
-(approved already), and a job is queued. The job archives the orphaned messages and writes those of new segments.
+(approved already), and a job is queued. The job archives the orphaned messages and writes those of new segments. With the
+setting ``state_while_running`` it also moves the campaign to the state that it has otherwise from the beginning.
 ``archived_count`` is the number of messages of the previous run, orphans included, as in the example of the reference.
 """
 
@@ -43,7 +44,8 @@ def initiate(db: Database, who: Caller, body: dict[str, Any]) -> dict[str, Any]:
     }
     rerun_id = new_id()
     run_number = campaign["run_number"] + 1
-    status = campaigns.READY_FOR_REVIEW if comparison["new_count"] else campaigns.READY_TO_PUBLISH
+    ready = campaigns.READY_FOR_REVIEW if comparison["new_count"] else campaigns.READY_TO_PUBLISH
+    status = db.settings.state_while_running or ready
     db.run(
         "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         campaign["campaign_id"],
@@ -67,7 +69,7 @@ def initiate(db: Database, who: Caller, body: dict[str, Any]) -> dict[str, Any]:
     for row in matched:
         segment, text = campaigns.segment_and_text(db, who.account_id, row)
         campaigns.add_message(db, campaign, segment, text, status="Approved", run_number=run_number)
-    job_uid = db.enqueue("rerun", campaign_id=campaign["campaign_id"], run_number=run_number)
+    job_uid = db.enqueue("rerun", campaign_id=campaign["campaign_id"], run_number=run_number, ready=ready)
     return {
         "success": True,
         "rerun_id": rerun_id,
@@ -80,8 +82,11 @@ def initiate(db: Database, who: Caller, body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def complete(db: Database, campaign_id: str, run_number: int) -> None:
-    """The job of a rerun: archive the orphans, write the messages of new segments."""
+def complete(db: Database, campaign_id: str, run_number: int, ready: str | None) -> None:
+    """The job of a rerun: archive the orphans, write the messages of new segments, move to the state ``ready``.
+
+    ``ready`` is ``None`` for what an older sandbox has queued: the campaign is in that state then.
+    """
     _archive(
         db,
         db.all(
@@ -91,10 +96,13 @@ def complete(db: Database, campaign_id: str, run_number: int) -> None:
         ),
     )
     campaign = db.one("SELECT * FROM campaigns WHERE campaign_id = ?", campaign_id)
+    state: str = ready or campaign["campaign_status"]
     have = {row["segment_key"] for row in campaigns.current_messages(db, campaign)}
     wanted = segments.of_group(db, campaign["account_id"], campaign["customer_group_id"], campaigns.rules_of(campaign))
-    if campaign["campaign_status"] == campaigns.READY_FOR_REVIEW:
+    if state == campaigns.READY_FOR_REVIEW:
         campaigns.write_messages(db, campaign, [segment for key, segment in wanted.items() if key not in have])
+    if state != campaign["campaign_status"]:
+        campaigns.set_status(db, campaign_id, state)
 
 
 def _archive(db: Database, messages: list[Any]) -> None:

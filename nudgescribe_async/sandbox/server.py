@@ -58,6 +58,9 @@ class Sandbox(Backstage):
         url_lifetime: how long signed URLs are good.
         identifier_field: the profile field that identifies a customer, in workspaces that have it.
         publish_quota: how many times each account may publish; 402 after that. ``None`` is no limit.
+        state_while_running: the state of a campaign while the job of its rerun is queued (see ``job_time``), such as
+            ``"Generating"``; it can be neither published nor rerun meanwhile. ``None``: it is at once in the state that
+            it has after the job.
         example: whether to begin with example groups and campaigns, see ``Sandbox.example``.
         listen: ``False`` opens no socket: drive ``app`` and ``storage_app`` yourself.
         log_size: how many requests the log keeps.
@@ -94,6 +97,7 @@ class Sandbox(Backstage):
         url_lifetime: float = 3_600.0,
         identifier_field: str = "external_id",
         publish_quota: int | None = None,
+        state_while_running: str | None = None,
         example: bool = False,
         listen: bool = True,
         log_size: int = 10_000,
@@ -116,6 +120,7 @@ class Sandbox(Backstage):
             url_lifetime=url_lifetime,
             identifier_field=identifier_field,
             publish_quota=publish_quota,
+            state_while_running=state_while_running,
         )
         self._path = _path(db)
         if not isinstance(cast("object", host), str):

@@ -18,6 +18,7 @@ RefusalKind = Literal[
     "bad_request", "missing_fields", "invalid_workspace", "unauthorised", "quota_exceeded", "payload_too_large"
 ]
 CampaignState = Literal["Ready for review", "Ready to publish", "Published"]
+STATES: tuple[CampaignState, ...] = ("Ready for review", "Ready to publish", "Published")
 EDITIONS = (1, 2, 3)
 
 
@@ -165,6 +166,15 @@ def _first_page(instance: object, attribute: Attribute[Any], value: object) -> N
             raise ValueError(f"first_page must be 0 or 1, not {value!r}")
 
 
+def _running_state(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        _name(instance, attribute, value)
+        if str(value).strip().lower() in {state.lower() for state in STATES}:
+            raise ValueError(
+                f"{attribute.name} must be a state of its own, and not {value!r}: that allows what comes next."
+            )
+
+
 def _edition(instance: object, attribute: Attribute[Any], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"edition must be 1, 2 or 3, not {type(value).__name__}")
@@ -198,6 +208,7 @@ class Settings:
     url_lifetime: float = field(default=3_600.0, validator=at_least(0))
     identifier_field: str = field(default="external_id", validator=_name)
     publish_quota: int | None = field(default=None, validator=_optional_whole)
+    state_while_running: str | None = field(default=None, validator=_running_state)
 
 
 def timestamp(moment: datetime | None = None) -> str:

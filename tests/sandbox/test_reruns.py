@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from nudgescribe_async.sandbox import SandboxError
 
 HISTORY = "/v1/campaign/rerun/history"
 MESSAGES = "/v1/campaign/rerun/messages"
@@ -259,3 +263,122 @@ async def test_approving_waits_for_the_messages_of_a_rerun(api: Any) -> None:
 
     assert await api.sandbox.approve(made.campaign) == "Ready to publish"
     assert set(await made.messages()) == {"B", "C", "D"}
+
+
+# --- states while the work is under way, and beyond the three --------------------------------------------------------
+
+
+async def states(scene: Scene) -> tuple[str, str]:
+    """What the history says of the current run, and what the list of campaigns says."""
+    (workspace,) = await scene.api.ok("POST", "/v1/campaign/all")
+    (campaign,) = workspace["campaigns"]
+    return (await scene.history())[0]["campaign_status"], campaign["campaign_status"]
+
+
+@pytest.mark.parametrize(("cities", "then"), [("BCD", "Ready for review"), ("AB", "Ready to publish")])
+async def test_a_rerun_may_show_that_it_is_under_way(start: Any, cities: str, then: str) -> None:
+    slow = await scene(await start(job_time=3_600, state_while_running="Generating"))
+
+    assert (await slow.initiate(cities)).json["campaign_status"] == "Generating"
+    assert await states(slow) == ("Generating", "Generating")
+    assert [run["campaign_status"] for run in await slow.history()] == ["Generating", "Published"]
+    answer = await slow.api.call("POST", PUBLISH, campaign_id=slow.campaign)
+    assert (answer.status, answer.message) == (400, "Bad Request: the campaign is 'Generating', not 'Ready to publish'")
+    answer = await slow.initiate("ABC")
+    assert (answer.status, answer.message) == (400, "Bad Request: the campaign is 'Generating', not 'Published'")
+
+    await slow.api.sandbox.drain(hurry=True)
+    assert await states(slow) == (then, then)
+    assert {city for city, (_, archived) in (await slow.messages()).items() if not archived} == set(cities)
+    if then == "Ready for review":
+        assert await slow.api.sandbox.approve(slow.campaign) == "Ready to publish"
+    await slow.publish()
+    assert await states(slow) == ("Published", "Published")
+
+
+async def test_what_is_under_way_goes_on_after_a_restart(start: Any, tmp_path: Path) -> None:
+    file = tmp_path / "sandbox.db"
+    first = await scene(await start(db=file, job_time=3_600, state_while_running="Generating"))
+    await first.initiate("BCD")
+    await first.api.sandbox.aclose()
+
+    second = Scene(await start(db=file), first.campaign, first.groups)
+    assert await states(second) == ("Generating", "Generating")
+    await second.api.sandbox.drain(hurry=True)
+    assert await states(second) == ("Ready for review", "Ready for review")
+    assert (await second.messages())["D"] == ("Pending", False)
+
+
+async def test_a_job_that_an_older_sandbox_has_queued_still_runs(start: Any, tmp_path: Path) -> None:
+    file = tmp_path / "sandbox.db"
+    first = await scene(await start(db=file, job_time=3_600))
+    await first.initiate("BCD")
+    store = first.api.sandbox._now.store
+    await store.write(lambda db: db.run("UPDATE jobs SET payload = json_remove(payload, '$.ready')"))
+    await first.api.sandbox.aclose()
+
+    second = Scene(await start(db=file), first.campaign, first.groups)
+    await second.api.sandbox.drain(hurry=True)
+    assert await states(second) == ("Ready for review", "Ready for review")
+    assert set(await second.messages()) == set("BCD")
+
+
+@pytest.mark.parametrize("running", [None, "Generating"])
+async def test_a_campaign_can_be_put_in_any_state(start: Any, tmp_path: Path, running: str | None) -> None:
+    file = tmp_path / "sandbox.db"
+    slow = await scene(await start(db=file, job_time=3_600, state_while_running=running))
+    await slow.initiate("BCD")
+
+    await slow.api.sandbox.set_campaign_state(slow.campaign, "Failed")
+    await slow.api.sandbox.drain(hurry=True)
+
+    assert await states(slow) == ("Failed", "Failed")
+    assert "D" not in await slow.messages()
+    assert (await slow.api.call("POST", PUBLISH, campaign_id=slow.campaign)).status == 400
+    assert (await slow.initiate("ABC")).status == 400
+    await slow.api.sandbox.aclose()
+    later = Scene(await start(db=file), slow.campaign, slow.groups)
+    await later.api.sandbox.drain()
+    assert await states(later) == ("Failed", "Failed")
+
+    await later.api.sandbox.set_campaign_state(later.campaign, "Ready to publish")
+    await later.publish()
+    assert await states(later) == ("Published", "Published")
+
+
+async def test_a_publication_can_fail(start: Any) -> None:
+    slow = await scene(await start(job_time=3_600), status="Ready to publish")
+    await slow.api.ok("POST", PUBLISH, campaign_id=slow.campaign)
+    waiting = asyncio.create_task(slow.api.sandbox.drain())
+    await asyncio.sleep(0.1)  # until nothing but the job's time would wake it
+    assert not waiting.done()
+
+    await slow.api.sandbox.set_campaign_state(slow.campaign, "Failed")
+
+    await asyncio.wait_for(waiting, 30)  # nothing is queued any more
+    assert await states(slow) == ("Failed", "Failed")
+    await slow.api.sandbox.set_campaign_state(slow.campaign, "Ready to publish")
+    await slow.publish()
+    assert await states(slow) == ("Published", "Published")
+
+
+async def test_the_queue_of_other_campaigns_is_left_alone(start: Any) -> None:
+    slow = await scene(await start(job_time=3_600))
+    other = await slow.api.sandbox.create_campaign("other", slow.groups["ABC"], segment_by={"city": None})
+    await slow.api.ok("POST", INITIATE, campaign_id=other, new_customer_group_id=slow.groups["BCD"])
+    await slow.api.sandbox.set_campaign_state(slow.campaign, "Failed")
+
+    await slow.api.sandbox.drain(hurry=True)
+    found = await slow.api.ok("POST", MESSAGES, campaign_id=other)
+    assert {message["segment"]["city"] for message in found} == set("BCD")
+
+
+async def test_states_that_cannot_be_are_refused(slow: Scene) -> None:
+    sandbox = slow.api.sandbox
+    with pytest.raises(SandboxError, match="There is no campaign unknown"):
+        await sandbox.set_campaign_state("unknown", "Failed")
+    with pytest.raises(ValueError, match="state must not be empty"):
+        await sandbox.set_campaign_state(slow.campaign, " ")
+    with pytest.raises(TypeError, match="state must be a text, not NoneType"):
+        await sandbox.set_campaign_state(slow.campaign, None)
+    assert await states(slow) == ("Published", "Published")
