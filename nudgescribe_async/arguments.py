@@ -5,10 +5,11 @@ For the client, the sandbox and the tools for tests alike. Knows nothing else of
 
 from __future__ import annotations
 
+import codecs
 import math
 import sys
 
-__all__ = ["check_flag", "check_number", "check_whole", "kind"]
+__all__ = ["check_delimiter", "check_encoding", "check_flag", "check_number", "check_whole", "kind"]
 
 
 def check_number(
@@ -52,6 +53,36 @@ def check_flag(name: str, value: object) -> None:
     """The same for flags: a text such as ``"no"`` would be true."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False; got {kind(value)}.")
+
+
+def check_delimiter(delimiter: object) -> None:
+    """The same for what divides the cells of a CSV file.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it is not one character, or one that has another meaning.
+    """
+    if not isinstance(delimiter, str):
+        raise TypeError(f"delimiter must be a text, not {type(delimiter).__name__}.")
+    if len(delimiter) != 1 or delimiter in '"\r\n\0':
+        raise ValueError("delimiter must be one character, and neither a quote nor a line break.")
+
+
+def check_encoding(encoding: str) -> str:
+    """The usual name of an encoding.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: Python knows no such encoding of text.
+    """
+    if not isinstance(encoding, str):
+        raise TypeError(f"encoding must be a text such as 'latin-1', not {type(encoding).__name__}.")
+    try:
+        "a".encode(encoding)  # refuses those that are none of text, such as hex
+        codecs.getincrementaldecoder(encoding)
+        return codecs.lookup(encoding).name.removesuffix("-sig")  # the mark is taken off in any case
+    except (LookupError, ValueError):
+        raise ValueError(f"encoding: Python knows no encoding of text called {encoding!r}.") from None
 
 
 def kind(value: object) -> str:

@@ -36,6 +36,8 @@ __all__ = [
 CHUNK = 2**20
 _NO_FLUSH = {errno.EINVAL, errno.ENOTSUP}
 """What file systems say that have no fsync for folders."""
+_SIGNATURE = 4096
+"""How much is read of what a lock is signed with; bytes."""
 
 
 def canonical(value: object) -> bytes:
@@ -209,6 +211,22 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.release()
+
+    def signature(self) -> str:
+        """What the file says: of whoever held the lock last, until it is signed anew."""
+        return os.pread(self._descriptor, _SIGNATURE, 0).decode(errors="replace")
+
+    def sign(self, text: str) -> None:
+        """Write into the file who holds the lock, in place of what is there, and return once the disk has it.
+
+        For others to read. The file stays when the lock is let go, and what it says with it: who wants it empty then
+        signs with nothing before.
+        """
+        data = text.encode()
+        # Not the other way round: a disk that is full takes nothing, and leaves what was there.
+        os.pwrite(self._descriptor, data, 0)
+        os.ftruncate(self._descriptor, len(data))
+        os.fsync(self._descriptor)
 
     def release(self) -> None:
         """Let go. May be called more than once."""

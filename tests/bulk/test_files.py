@@ -104,6 +104,36 @@ def test_a_lock_that_fails_leaves_no_file_open(tmp_path: Path, monkeypatch: pyte
     assert open_descriptors() == before
 
 
+def test_a_lock_says_who_holds_it_until_it_is_signed_anew(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with Lock(path) as lock:
+        assert lock.signature() == ""
+        lock.sign("the first, with a long name")
+        assert path.read_text() == lock.signature() == "the first, with a long name"
+        lock.sign("2nd")
+        assert path.read_text() == "2nd"
+    assert path.read_text() == "2nd"  # as after a crash
+    with Lock(path) as lock:
+        assert lock.signature() == "2nd"
+        lock.sign("")
+    assert path.read_bytes() == b""
+
+
+def test_a_disk_that_is_full_leaves_the_signature_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pwrite(descriptor: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Lock(tmp_path / "lock") as lock:
+        lock.sign("before")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", pwrite)
+            with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+                lock.sign("after")
+        assert lock.signature() == "before"
+
+
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.json"
     replace_file(path, b"old")

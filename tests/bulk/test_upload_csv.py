@@ -19,9 +19,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nudgescribe_async import Nudgescribe, UploadSourceError
+from nudgescribe_async.arguments import check_encoding
 from nudgescribe_async.bulk.upload.header import match
 from nudgescribe_async.bulk.upload.intake import CsvIntake
-from nudgescribe_async.bulk.upload.lines import check_encoding
 from nudgescribe_async.sandbox import Sandbox, create_sample_fields
 
 SECRET = "Zebedee-MARKED"

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from attrs import define, evolve, field, frozen
 
-from nudgescribe_async.arguments import check_flag, check_whole, kind
+from nudgescribe_async.arguments import check_delimiter, check_encoding, check_flag, check_whole, kind
 from nudgescribe_async.bulk.upload.faults import fault
 from nudgescribe_async.bulk.upload.header import match
 from nudgescribe_async.bulk.upload.intake import CsvIntake, MappingIntake, TableIntake
 from nudgescribe_async.bulk.upload.judge import Judge, Problems
-from nudgescribe_async.bulk.upload.lines import check_encoding
 from nudgescribe_async.bulk.upload.report import RowProblem, UploadChunk, UploadReport, counted, reasons
 from nudgescribe_async.bulk.upload.rules import rules_of
 from nudgescribe_async.bulk.upload.sources import Kind, Source
@@ -95,7 +94,7 @@ class Choices(Kind):
         """
         names = None if fields is None else _checked_fields(fields)
         self = cls(encoding=check_encoding(encoding), fields=names, **others)  # type: ignore[arg-type]  # checked below
-        _check_delimiter(self.delimiter)
+        check_delimiter(self.delimiter)
         for name in ("from_row", "rows_per_chunk", "chunk_bytes", "max_cell_bytes", "concurrency"):
             check_whole(name, getattr(self, name), "a whole number, 1 or more", least=1)
         check_whole("keep_problems", self.keep_problems, "a whole number, 0 or more", least=0)
@@ -516,10 +515,3 @@ def _checked_fields(fields: Sequence[str]) -> tuple[str, ...]:
     if not names or not all(names) or len(set(names)) < len(names):
         raise ValueError("fields must name at least one profile field, and none twice or with an empty name.")
     return names
-
-
-def _check_delimiter(delimiter: object) -> None:
-    if not isinstance(delimiter, str):
-        raise TypeError(f"delimiter must be a text, not {type(delimiter).__name__}.")
-    if len(delimiter) != 1 or delimiter in '"\r\n\0':
-        raise ValueError("delimiter must be one character, and neither a quote nor a line break.")

@@ -11,7 +11,7 @@ from nudgescribe_async.bulk.upload.faults import fault
 if TYPE_CHECKING:
     from nudgescribe_async.errors import UploadSourceError
 
-__all__ = ["Lines", "check_encoding"]
+__all__ = ["Lines"]
 
 _WIDE: Final = (
     # UTF-32 first: one of its marks begins with one of UTF-16.
@@ -33,23 +33,6 @@ _OTHERS: Final = (
 )
 """What files that are no text begin with."""
 _LONGEST_START: Final = max(len(start) for start, _, _ in _OTHERS)
-
-
-def check_encoding(encoding: str) -> str:
-    """The usual name of an encoding.
-
-    Raises:
-        TypeError: it is no text.
-        ValueError: Python knows no such encoding of text.
-    """
-    if not isinstance(encoding, str):
-        raise TypeError(f"encoding must be a text such as 'latin-1', not {type(encoding).__name__}.")
-    try:
-        "a".encode(encoding)  # refuses those that are none of text, such as hex
-        codecs.getincrementaldecoder(encoding)
-        return codecs.lookup(encoding).name.removesuffix("-sig")  # the mark is taken off in any case
-    except (LookupError, ValueError):
-        raise ValueError(f"encoding: Python knows no encoding of text called {encoding!r}.") from None
 
 
 class Lines:
