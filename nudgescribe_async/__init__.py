@@ -48,6 +48,7 @@ from nudgescribe_async.errors import (
     DeadlineExceededError,
     DownloadError,
     ExportError,
+    JournalError,
     MissingFieldsError,
     NotFoundError,
     NudgescribeError,
@@ -60,6 +61,8 @@ from nudgescribe_async.errors import (
     QuotaExceededError,
     RateLimitedError,
     RequestNotSentError,
+    RerunError,
+    RerunPlanError,
     ResponseDecodeError,
     ServerError,
     ServerOutcomeUnknownError,
@@ -70,6 +73,7 @@ from nudgescribe_async.errors import (
 from nudgescribe_async.options import CallOptions, Priority, RetryBudget, RetryPolicy, Timeout
 from nudgescribe_async.paging import Page, PageIterator
 from nudgescribe_async.profiles import AesGcmProfiles, ProfileDecryptor
+from nudgescribe_async.rerun import RerunOutcome, RerunPlan, RerunReport, RerunRequest, RerunStep
 from nudgescribe_async.shapes import JSON
 from nudgescribe_async.transport import Headers, Request, Response, StreamBody, Transport
 from nudgescribe_async.version import __version__
@@ -103,6 +107,7 @@ __all__ = [
     "ExportReport",
     "FileTokenStore",
     "Headers",
+    "JournalError",
     "MemoryTokenStore",
     "MessageStatus",
     "MissingFieldsError",
@@ -130,8 +135,15 @@ __all__ = [
     "Request",
     "RequestNotSentError",
     "RerunComparison",
+    "RerunError",
+    "RerunOutcome",
+    "RerunPlan",
+    "RerunPlanError",
     "RerunReceipt",
     "RerunRecord",
+    "RerunReport",
+    "RerunRequest",
+    "RerunStep",
     "Response",
     "ResponseDecodeError",
     "RetryBudget",

@@ -22,7 +22,10 @@
     ├── DownloadError                   a message file did not come whole, or cannot be kept
     ├── ExportError                     an export cannot be written, or not be continued
     ├── UploadSourceError               what was to be uploaded is not fit to be sent; nothing was sent
-    └── ProfileError                    the profile of a customer cannot be read
+    ├── ProfileError                    the profile of a customer cannot be read
+    └── RerunError                      campaigns of a plan were not all run again, or the run of one failed
+        ├── RerunPlanError              a file is no plan; nothing was sent
+        └── JournalError                the journal of reruns cannot be used
 
 Wrong *arguments* (an empty id, a page of the wrong type) are programming errors and raise the
 built-in ``TypeError`` or ``ValueError`` before anything is sent.
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 
     from nudgescribe_async.bulk.upload import UploadReport
     from nudgescribe_async.cursor import PageCursor
+    from nudgescribe_async.rerun.report import RerunReport
 
 __all__ = [
     "APIStatusError",
@@ -55,6 +59,7 @@ __all__ = [
     "DeadlineExceededError",
     "DownloadError",
     "ExportError",
+    "JournalError",
     "MissingFieldsError",
     "NotFoundError",
     "NudgescribeError",
@@ -67,6 +72,8 @@ __all__ = [
     "QuotaExceededError",
     "RateLimitedError",
     "RequestNotSentError",
+    "RerunError",
+    "RerunPlanError",
     "ResponseDecodeError",
     "ServerError",
     "ServerOutcomeUnknownError",
@@ -467,3 +474,38 @@ class ProfileError(NudgescribeError):
     """
 
     customer_id: str | None = None
+
+
+class RerunError(NudgescribeError):
+    """Campaigns of a plan were not all run again, or the run of one failed at the service.
+
+    Attributes:
+        report: of all campaigns, as far as there is one.
+    """
+
+    report: RerunReport | None = None
+
+
+class RerunPlanError(RerunError):
+    """A file is no plan. Nothing was sent.
+
+    Attributes:
+        line: the line that is wrong; 1 is the first. ``None`` if it is about the whole file.
+    """
+
+    line: int | None = None
+
+
+class JournalError(RerunError):
+    """The journal of reruns cannot be used: it is held by somebody else, belongs to another plan, or cannot be read or written.
+
+    No request is sent without an entry in the journal. What was sent before it failed is in ``report``, if anything was; the
+    same call again, with a journal that can be used, finds out about the rest.
+
+    Attributes:
+        path: the journal.
+        holder: who holds it: process, machine and time; empty if nobody does.
+    """
+
+    path: str = ""
+    holder: str = ""
