@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from nudgescribe_async.errors import ConfigurationError
 
-__all__ = ["checked_base_url", "is_loopback"]
+__all__ = ["checked_base_url", "is_loopback", "normal_address"]
 
 # A host, or an address in brackets, then perhaps a port; nothing that parsers of URLs read differently.
 _NETLOC = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\[\]@:]+)(:\d*)?")
@@ -45,6 +45,14 @@ def checked_base_url(url: str) -> str:
             f"base_url must begin with https://: tokens would travel unencrypted to {host}. Plain http is for loopback."
         )
     return url.rstrip("/")
+
+
+def normal_address(address: str) -> str:
+    """A checked address in one way of writing, by which what is kept for a service is found again."""
+    parts = urlsplit(address)
+    host = (parts.hostname or "").rstrip(".")
+    port = "" if parts.port in {None, {"https": 443, "http": 80}.get(parts.scheme)} else f":{parts.port}"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path.rstrip('/')}"
 
 
 def is_loopback(host: str) -> bool:

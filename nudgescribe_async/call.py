@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nudgescribe_async.options import Priority, RetryPolicy
     from nudgescribe_async.transport import Request, Response
 
-__all__ = ["Call", "Sink", "tell"]
+__all__ = ["Call", "Once", "Sink", "tell"]
 
 
 class Sink(Protocol):
@@ -53,6 +53,23 @@ class Sink(Protocol):
         ...
 
 
+class Once(Protocol):
+    """Has a say in a call that must not happen twice, when all is ready and its request would be sent next."""
+
+    @property
+    def replaced(self) -> int | None:
+        """The status for which the token was replaced when this was called before; ``None`` if it was not."""
+        ...
+
+    def check(self, replaced: int | None) -> None:
+        """Look whether to send it; what is raised ends the call, and nothing is sent.
+
+        Args:
+            replaced: the status for which the token was replaced.
+        """
+        ...
+
+
 @define
 class Call:
     """One call, from its first attempt to its last."""
@@ -72,6 +89,8 @@ class Call:
     that is the user's."""
     sink: Sink | None = None
     """What takes the body of its answer."""
+    once: Once | None = None
+    """What has a say before each request."""
     without_token: int = 0
     """How often it could not be sent, since there was no token."""
     repeated: bool = False

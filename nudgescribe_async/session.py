@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from nudgescribe_async.auth import TokenManager
-    from nudgescribe_async.call import Sink
+    from nudgescribe_async.call import Once, Sink
     from nudgescribe_async.clock import Clock
     from nudgescribe_async.profiles import ProfileDecryptor
     from nudgescribe_async.throttle import Budget, Throttle
@@ -149,6 +149,7 @@ class Session:
         self._calls = 0
         self._active: set[asyncio.Timeout] = set()
         self._idle = asyncio.Event()
+        self._to_tell: list[Callable[[], None]] = []
 
     @property
     def clock(self) -> Clock:
@@ -167,6 +168,8 @@ class Session:
         options: CallOptions | None = None,
         *,
         bearer: str | None = None,
+        closing: bool = False,
+        once: Once | None = None,
     ) -> T:
         """One call: its typed answer, or an error of ``nudgescribe_async.errors``.
 
@@ -175,12 +178,16 @@ class Session:
             values: its arguments; ``None`` is left out.
             options: for this call alone.
             bearer: the token, for an operation that has one handed in.
+            closing: whether it may begin while the client closes, being part of something that has begun before; see
+                ``together``.
+            once: has a say right before each request.
 
         Raises:
             TypeError: an argument is missing or of the wrong type.
             ValueError: an argument has a value that cannot be right.
         """
-        return self.decode(endpoint, await self.exchange(endpoint, values, options, bearer=bearer))
+        answer = await self.exchange(endpoint, values, options, bearer=bearer, closing=closing, once=once)
+        return self.decode(endpoint, answer)
 
     async def exchange(
         self,
@@ -190,6 +197,8 @@ class Session:
         *,
         bearer: str | None = None,
         into: Sink | None = None,
+        closing: bool = False,
+        once: Once | None = None,
     ) -> Answer:
         """One call, its answer left as it came. See ``call``.
 
@@ -200,12 +209,14 @@ class Session:
             bearer: the token, for an operation that has one handed in.
             into: takes the body of a success, however long, so that the answer has none. What says itself that it
                 is no file is in the answer nevertheless; ``decode`` raises what there is to say of it.
+            closing: as for ``call``.
+            once: as for ``call``.
         """
         # Calls under way may need a token while the client closes.
-        self.admit(endpoint.operation, closing=endpoint.bearer is not Bearer.ACCESS)
+        self.admit(endpoint.operation, closing=closing or endpoint.bearer is not Bearer.ACCESS)
         options = _checked_options(endpoint, options)
         call = self._new_call(endpoint, self._request(endpoint, values, options), options)
-        call.sink = into
+        call.sink, call.once = into, once
         return await self._conduct(call, bearer)
 
     async def follow(
@@ -229,6 +240,11 @@ class Session:
         call.link, call.sink = link, into
         return await self._conduct(call, None)
 
+    def retry_policy(self, options: CallOptions) -> RetryPolicy:
+        """How often and how long apart a call with these options is tried."""
+        priority = options.priority if options.priority is not None else Priority.INTERACTIVE
+        return options.retries if options.retries is not None else self._retry[priority]
+
     def _new_call(self, endpoint: Endpoint[Any], request: Request, options: CallOptions) -> Call:
         priority = options.priority if options.priority is not None else Priority.INTERACTIVE
         self._calls += 1
@@ -236,7 +252,7 @@ class Session:
             self._calls,
             endpoint,
             request,
-            options.retries if options.retries is not None else self._retry[priority],
+            self.retry_policy(options),
             priority,
             self._clock.monotonic(),
             options.timeout if options.timeout is not None else self._timeout.total,
@@ -272,6 +288,16 @@ class Session:
 
     async def shared(self, work: Coroutine[Any, Any, T], operation: str) -> T:
         """Await what several callers share, as a call of one of them: closing gives it time, then ends it."""
+        return await self._as_one(work, operation, "the call waited for a token")
+
+    async def together(self, work: Coroutine[Any, Any, T], operation: str) -> T:
+        """Await several calls that must not be torn apart: closing gives all of them time, then ends them.
+
+        Those after the first may say ``closing=True``.
+        """
+        return await self._as_one(work, operation, "it was under way")
+
+    async def _as_one(self, work: Coroutine[Any, Any, T], operation: str, doing: str) -> T:
         try:
             self.admit(operation)
         except BaseException:
@@ -279,7 +305,7 @@ class Session:
             raise
 
         def ended(*, closed: bool) -> NudgescribeError:
-            return ClientClosedError("The client was closed while the call waited for a token.", operation=operation)
+            return ClientClosedError(f"The client was closed while {doing}.", operation=operation)
 
         return await self._until(work, ended, None)
 
@@ -380,7 +406,20 @@ class Session:
                     "The client belongs to another event loop, the one of its first call: close it there."
                 )
             self._active.clear()  # what ran in a loop that is gone will never end
+            self._to_tell.clear()
         self._closed = True
+        for tell in tuple(self._to_tell):
+            tell()
+
+    def when_closing(self, tell: Callable[[], None]) -> Callable[[], None]:
+        """Have ``tell`` called once calls are refused; what comes back ends that. For what waits between its calls."""
+        self._to_tell.append(tell)
+
+        def forget() -> None:
+            if tell in self._to_tell:
+                self._to_tell.remove(tell)
+
+        return forget
 
     async def aclose(self, hurry: asyncio.Event) -> None:
         """Wait for the calls under way until ``hurry``; then end the rest.
@@ -447,7 +486,7 @@ class Session:
 
     async def _run(self, call: Call, bearer: str | None) -> Answer:
         call.token = bearer
-        replaced: int | None = None
+        replaced = call.once.replaced if call.once is not None else None
         while True:
             if call.endpoint.bearer is Bearer.ACCESS:
                 call.phase = "waiting for a token"
@@ -456,7 +495,7 @@ class Session:
                 except _NO_TOKEN as error:
                     await self._wait_without_token(call, error)
                     continue
-            outcome = await self._attempt(call)
+            outcome = await self._attempt(call, replaced)
             status = outcome.status if isinstance(outcome, Answer | APIStatusError) else None
             # The service in trouble says nothing of the token.
             if replaced is not None and call.token is not None and status is not None and not in_trouble(status):
@@ -546,7 +585,7 @@ class Session:
             call.phase = "waiting for the client's budget of retries"
             await self._budget.turn()
 
-    async def _attempt(self, call: Call) -> Answer | NudgescribeError:
+    async def _attempt(self, call: Call, replaced: int | None) -> Answer | NudgescribeError:
         """One request: its answer, or what went wrong."""
         call.phase = "waiting for a free slot"
         if call.renews:
@@ -556,6 +595,8 @@ class Session:
         try:
             if call.token is not None:
                 call.token = self.tokens.newest(call.token)  # waiting for the slot may have taken long
+            if call.once is not None:
+                call.once.check(replaced)
             return await self._send(call)
         finally:
             self._throttle.release()

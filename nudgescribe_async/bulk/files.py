@@ -156,11 +156,15 @@ def replace_file(path: Path, data: bytes) -> None:
     """Write a file as a whole: a crash leaves the old one or the new one."""
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
-    with fresh.open("xb") as file:  # never through a link that somebody put there
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    try:
+        with fresh.open("xb") as file:  # never through a link that somebody put there
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
     flush_folder(path.parent)
 
 
