@@ -18,7 +18,6 @@ from nudgescribe_async.endpoints.auth import AuthEndpoints
 from nudgescribe_async.endpoints.campaigns import CampaignsEndpoints
 from nudgescribe_async.endpoints.customer_groups import CustomerGroupsEndpoints
 from nudgescribe_async.endpoints.profile_fields import ProfileFieldsEndpoints
-from nudgescribe_async.endpoints.reruns import RerunsEndpoints
 from nudgescribe_async.errors import ClientClosedError, ConfigurationError
 from nudgescribe_async.events import Events
 from nudgescribe_async.options import LONGEST, Priority, RetryBudget, RetryPolicy, Timeout, check_whole_number
@@ -27,6 +26,7 @@ from nudgescribe_async.reading import MAX_ANSWER_BYTES
 from nudgescribe_async.resources.auth import Auth
 from nudgescribe_async.resources.customers import Customers
 from nudgescribe_async.resources.messages import Messages
+from nudgescribe_async.resources.reruns import Reruns
 from nudgescribe_async.session import Session
 from nudgescribe_async.shapes import Secret
 from nudgescribe_async.throttle import Budget, Throttle
@@ -178,7 +178,7 @@ class Nudgescribe:
         self.profile_fields = ProfileFieldsEndpoints(self._session)
         self.campaigns = CampaignsEndpoints(self._session)
         self.messages = Messages(self._session)
-        self.reruns = RerunsEndpoints(self._session)
+        self.reruns = Reruns(self._session)
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:

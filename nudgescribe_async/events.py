@@ -25,6 +25,8 @@ __all__ = [
     "RequestStarted",
     "RequestsPaused",
     "RequestsResumed",
+    "RerunProgress",
+    "RerunsBegan",
     "TokenRenewalFailed",
     "TokenRenewed",
     "log_event",
@@ -241,6 +243,74 @@ class PagesDrifted:
         return f"{self.operation}: the set changed while its pages were read. {self.drift}"
 
 
+@frozen(kw_only=True, str=False)
+class RerunsBegan:
+    """Campaigns of a plan are going to be run again.
+
+    Attributes:
+        operation: what was called.
+        campaigns: how many the plan has.
+        settled: with how many of them nothing is left to do, as an earlier call has done it.
+        journal: the path of the journal.
+        named: whether the caller has named it.
+        taken_over: which process left the journal without closing it; empty if none did.
+    """
+
+    operation: str
+    campaigns: int
+    settled: int
+    journal: str
+    named: bool = True
+    taken_over: str = ""
+
+    def __str__(self) -> str:
+        crashed = f"; it was left behind by {self.taken_over}" if self.taken_over else ""
+        text = f"{self.operation}: the journal is {self.journal}{crashed}. Campaigns: {self.campaigns:,}"
+        if self.campaigns and self.settled == self.campaigns:
+            text = f"{text}, all of them done by earlier calls: nothing is sent"
+        else:
+            text = f"{text}, done by earlier calls: {self.settled:,}"
+        return f"{text}. For a new round, name another journal" if self.is_bad_news else text
+
+    @property
+    def is_bad_news(self) -> bool:
+        """Whether somebody may have meant a new round, and gets none, or not all of one."""
+        return self.settled > 0 and (not self.named or self.settled == self.campaigns)
+
+
+@frozen(kw_only=True, str=False)
+class RerunProgress:
+    """Something happened to one campaign of a plan.
+
+    Attributes:
+        operation: what was called.
+        campaign_id: the campaign.
+        step: what: one of those of ``RerunStep``; if it is ``final``, how the call leaves the campaign: one of ``RerunState``.
+        detail: a few words more, without any of the service's own.
+        done: how many campaigns the call has done with.
+        total: how many the plan has.
+        final: whether the call has done with this one.
+    """
+
+    operation: str
+    campaign_id: str
+    step: str
+    detail: str
+    done: int
+    total: int
+    final: bool = False
+
+    @property
+    def is_bad_news(self) -> bool:
+        """Whether somebody should look."""
+        return self.step in (_OPEN_ENDS if self.final else _BAD_STEPS)
+
+    def __str__(self) -> str:
+        detail = f": {self.detail}" if self.detail else ""
+        step = f"is done with: {self.step.replace('_', ' ')}" if self.final else self.step
+        return f"{self.operation}: campaign {self.campaign_id} {step}{detail} ({self.done:,} of {self.total:,} done)"
+
+
 Event: TypeAlias = (
     RequestStarted
     | RequestFinished
@@ -253,6 +323,8 @@ Event: TypeAlias = (
     | TokenRenewalFailed
     | PageFetched
     | PagesDrifted
+    | RerunsBegan
+    | RerunProgress
 )
 
 _LOGGERS = {
@@ -267,7 +339,11 @@ _LOGGERS = {
     TokenRenewalFailed: (logging.getLogger("nudgescribe_async.auth"), logging.WARNING),
     PageFetched: (logging.getLogger("nudgescribe_async.paging"), logging.DEBUG),
     PagesDrifted: (logging.getLogger("nudgescribe_async.paging"), logging.WARNING),
+    RerunsBegan: (logging.getLogger("nudgescribe_async.rerun"), logging.INFO),
+    RerunProgress: (logging.getLogger("nudgescribe_async.rerun"), logging.INFO),
 }
+_BAD_STEPS = {"refused", "lost", "conflict", "failed"}
+_OPEN_ENDS = {"unknown", "not_started", "unfinished"}
 _LOGGER = logging.getLogger("nudgescribe_async.events")
 # Without a handler of the user's, Python would print warnings to stderr, bare.
 logging.getLogger("nudgescribe_async").addHandler(logging.NullHandler())
@@ -281,6 +357,10 @@ def log_event(event: Event) -> None:
     logger, level = _LOGGERS[type(event)]
     if isinstance(event, RequestRetrying) and event.asked:
         level = logging.DEBUG  # the pause has been told, once for all calls
+    elif isinstance(event, RerunProgress | RerunsBegan) and event.is_bad_news:
+        level = logging.WARNING
+    elif isinstance(event, RerunProgress) and event.final:
+        level = logging.DEBUG  # the step before has told it
     if logger.isEnabledFor(level):
         details = {item.name: getattr(event, item.name) for item in fields(type(event))}
         logger.log(level, "%s", event, extra={"event": type(event).__name__, "nudgescribe": details})

@@ -20,12 +20,21 @@ from nudgescribe_async.events import (
     RequestsPaused,
     RequestsResumed,
     RequestStarted,
+    RerunProgress,
+    RerunsBegan,
     TokenRenewalFailed,
     TokenRenewed,
     log_event,
 )
 
 STARTED = RequestStarted(operation="customers.list", call=7, attempt=1)
+
+
+def progress(step: str, *, final: bool = False) -> RerunProgress:
+    detail = "" if final else "run 2"
+    return RerunProgress(operation="a.b", campaign_id="c-1", step=step, detail=detail, done=4, total=1_000, final=final)
+
+
 EXAMPLES: list[tuple[Event, str, int]] = [
     (STARTED, "nudgescribe_async.session", logging.DEBUG),
     (
@@ -54,6 +63,19 @@ EXAMPLES: list[tuple[Event, str, int]] = [
     (TokenRenewalFailed(source="refresh", error="no"), "nudgescribe_async.auth", logging.WARNING),
     (PageFetched(operation="a.b", page=1, total=2), "nudgescribe_async.paging", logging.DEBUG),
     (PagesDrifted(operation="a.b", drift="Oh."), "nudgescribe_async.paging", logging.WARNING),
+    (RerunsBegan(operation="a.b", campaigns=3, settled=1, journal="j.db"), "nudgescribe_async.rerun", logging.INFO),
+    (RerunsBegan(operation="a.b", campaigns=0, settled=0, journal="j.db"), "nudgescribe_async.rerun", logging.INFO),
+    (RerunsBegan(operation="a.b", campaigns=3, settled=3, journal="j.db"), "nudgescribe_async.rerun", logging.WARNING),
+    (
+        RerunsBegan(operation="a.b", campaigns=3, settled=1, journal="j.db", named=False),
+        "nudgescribe_async.rerun",
+        logging.WARNING,
+    ),
+    (progress("started"), "nudgescribe_async.rerun", logging.INFO),
+    (progress("lost"), "nudgescribe_async.rerun", logging.WARNING),
+    (progress("refused"), "nudgescribe_async.rerun", logging.WARNING),
+    (progress("refused", final=True), "nudgescribe_async.rerun", logging.DEBUG),
+    (progress("not_started", final=True), "nudgescribe_async.rerun", logging.WARNING),
 ]
 
 
@@ -115,6 +137,19 @@ def test_an_event_is_one_line_in_the_log_of_its_part(
         ),
         (PageFetched(operation="a.b", page=1, total=None), "a.b: page 1; 0 items so far, 0 a second"),
         (PagesDrifted(operation="a.b", drift="Oh."), "a.b: the set changed while its pages were read. Oh."),
+        (
+            RerunsBegan(operation="a.b", campaigns=1_300, settled=1, journal="j.db"),
+            "a.b: the journal is j.db. Campaigns: 1,300, done by earlier calls: 1",
+        ),
+        (
+            RerunsBegan(operation="a.b", campaigns=3, settled=3, journal="j.db", taken_over="process 7"),
+            (
+                "a.b: the journal is j.db; it was left behind by process 7. Campaigns: 3, all of them done by earlier calls: "
+                "nothing is sent. For a new round, name another journal"
+            ),
+        ),
+        (progress("started"), "a.b: campaign c-1 started: run 2 (4 of 1,000 done)"),
+        (progress("not_started", final=True), "a.b: campaign c-1 is done with: not started (4 of 1,000 done)"),
     ],
     ids=lambda item: type(item).__name__,
 )
@@ -129,7 +164,7 @@ def test_every_kind_of_event_has_its_logger() -> None:
 @pytest.mark.parametrize(("event", "logger", "level"), EXAMPLES, ids=lambda item: type(item).__name__)
 def test_an_event_cannot_be_changed_and_has_no_room_for_a_secret(event: Event, logger: str, level: int) -> None:
     names = {attribute.name for attribute in attrs.fields(type(event))}
-    assert names <= {"operation", "attempt", "seconds", "status", "error", "request_id", "after", "reason", "source", "expires_after", "page", "total", "attempts", "concurrency", "waiting", "headers", "call", "asked", "phase", "look", "done", "items", "drift"}  # fmt: skip
+    assert names <= {"operation", "attempt", "seconds", "status", "error", "request_id", "after", "reason", "source", "expires_after", "page", "total", "attempts", "concurrency", "waiting", "headers", "call", "asked", "phase", "look", "done", "items", "drift", "campaigns", "settled", "journal", "taken_over", "named", "campaign_id", "step", "detail", "final"}  # fmt: skip
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(event, min(names), 1)
 

@@ -89,8 +89,9 @@ class RerunStep:
 
     Attributes:
         at: when, by the clock of the machine; UTC.
-        step: what: ``"refused"``, ``"intended"``, ``"started"``, ``"adopted"``, ``"lost"``, ``"absent"``, ``"unsent"``,
-            ``"conflict"``, ``"ready"``, ``"publishing"``, ``"published"``, ``"downloaded"``, ``"failed"``.
+        step: what: ``"refused"``, ``"intended"``, ``"started"``, ``"adopted"``, ``"lost"``, ``"denied"``, ``"absent"``,
+            ``"unsent"``, ``"conflict"``, ``"ready"``, ``"publishing"``, ``"published"``, ``"downloaded"``, ``"failed"``; and
+            where the plan was amended ``"added"``, ``"amended"``, ``"removed"``.
         detail: a few words more, without any of the service's own.
     """
 

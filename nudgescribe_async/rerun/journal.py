@@ -7,15 +7,12 @@ returned for is on the disk: after a crash of the process, or of the machine, th
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import platform
 import sqlite3
 import stat
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -24,11 +21,21 @@ from attrs import fields
 
 from nudgescribe_async.bulk.files import InUseError, Lock, canonical, flush_folder
 from nudgescribe_async.errors import JournalError
+from nudgescribe_async.rerun.difference import Difference, to_run
+from nudgescribe_async.rerun.holder import (
+    holder_in,
+    is_beginning,
+    is_this_process,
+    iso,
+    read_holder,
+    sign,
+    signature,
+)
 from nudgescribe_async.rerun.item import ItemState, RerunItem, RerunStep, check_move
 from nudgescribe_async.version import __version__
 
 if TYPE_CHECKING:
-    from nudgescribe_async.rerun.plan import RerunPlan
+    from nudgescribe_async.rerun.plan import RerunPlan, RerunRequest
 
 __all__ = ["Journal", "default_path"]
 
@@ -69,7 +76,7 @@ _SCHEMA: Final = (
     + ",\n        PRIMARY KEY (campaign_id)\n    )",
     """CREATE TABLE steps (
         id INTEGER PRIMARY KEY,
-        campaign_id TEXT NOT NULL REFERENCES items (campaign_id),
+        campaign_id TEXT NOT NULL,
         at TEXT NOT NULL,
         step TEXT NOT NULL,
         detail TEXT NOT NULL
@@ -86,6 +93,8 @@ _VALUES: Final = tuple(
     f"CAST(:{name} AS TEXT)" if "TEXT" in _KINDS[kind] else f":{name}" for name, kind in _COLUMNS.items()
 )
 _INSERT: Final = f"INSERT INTO items (position, {', '.join(_COLUMNS)}) VALUES (:position, {', '.join(_VALUES)})"  # noqa: S608 - names of our own
+_DELETE: Final = "DELETE FROM items WHERE campaign_id = CAST(? AS TEXT)"
+_MOVE: Final = "UPDATE items SET position = ? WHERE campaign_id = CAST(? AS TEXT)"
 _UPDATE: Final = (
     "UPDATE items SET "  # noqa: S608 - names of our own
     + ", ".join(f"{name} = {value}" for name, value in zip(_COLUMNS, _VALUES, strict=True))
@@ -182,50 +191,9 @@ def _explained(path: Path) -> Generator[None]:
 
 # --- whose it is -------------------------------------------------------------------------------------------------------
 
-_NAMELESS = "another process, which has not said its name"
-
-
-def _signature(now: float) -> str:
-    """Who this is, for the lock file. Not the command line: its arguments may hold secrets."""
-    return json.dumps({"process": os.getpid(), "machine": platform.node(), "since": _iso(now)}) + "\n"
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
-
-
-def _holder(signature: str) -> str:
-    """Who signed, in words; a file that was written to by somebody else may say anything."""
-    try:
-        found = json.loads(signature.partition("\n")[0])
-        process, machine = int(found["process"]), str(found["machine"])
-        since = datetime.fromisoformat(found["since"]).astimezone(UTC)
-    except (ValueError, TypeError, KeyError):
-        return _NAMELESS
-    if not machine.isprintable():
-        return _NAMELESS
-    return f"process {process} on {machine}, since {since:%Y-%m-%d %H:%M:%S} UTC"
-
 
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def _read_signature(path: Path) -> str:
-    """What another holder has written; it may be about to."""
-    for _ in range(10):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError:
-            return ""
-        try:
-            text = os.read(descriptor, 4096).decode(errors="replace")
-        finally:
-            os.close(descriptor)
-        if text:
-            return text
-        time.sleep(0.01)
-    return ""
 
 
 def _take_lock(path: Path) -> Lock:
@@ -233,13 +201,15 @@ def _take_lock(path: Path) -> Lock:
     try:
         return Lock(lock)
     except InUseError as error:
-        holder = _holder(_read_signature(lock))
-        raise _error(
-            path,
-            f"The journal {path} is held by {holder}: only one at a time can work with it.",
-            f"Wait until that process has ended, or end it, {_AGAIN} Its lock ends with it: there is nothing to remove.",
-            holder=holder,
-        ) from error
+        holder = read_holder(lock)
+        if is_this_process(holder):
+            who, advice = f"another call of this process ({holder})", f"Wait until that call has ended, {_AGAIN}"
+        else:
+            who = holder
+            advice = f"Wait until that process has ended, or end it, {_AGAIN}"
+            advice += " Its lock ends with it: there is nothing to remove."
+        message = f"The journal {path} is held by {who}: only one at a time can work with it."
+        raise _error(path, message, advice, holder=holder) from error
 
 
 # --- the file ----------------------------------------------------------------------------------------------------------
@@ -298,16 +268,22 @@ def _make_folder(folder: Path) -> None:
             flush_folder(path.parent)
 
 
-def _make_file(path: Path) -> None:
-    """Have an empty file if there is none. SQLite gives the files that it makes beside it the same mode."""
+def _is_empty(path: Path) -> bool:
+    """Whether there is nothing in the file, or no file."""
     try:
-        if path.lstat().st_size:
-            return
+        return not path.lstat().st_size
     except FileNotFoundError:
-        empty = False
-    else:
-        empty = True
-    log = _beside(path, "-wal")
+        return True
+
+
+def _check_gone(path: Path, *, begun: bool) -> None:
+    """Refuse to begin a journal where there was one: it would run everything again.
+
+    Args:
+        path: the journal. Nothing is in it.
+        begun: whether the lock file says that there was one.
+    """
+    log, lock = _beside(path, "-wal"), _beside(path, ".lock")
     with suppress(FileNotFoundError):
         if log.lstat().st_size:
             raise _error(
@@ -316,7 +292,19 @@ def _make_file(path: Path) -> None:
                 "is still there.",
                 f"Put back the journal beside it. {_LOST}",
             )
-    if empty:
+    if begun:
+        raise _error(
+            path,
+            f"The journal {path} has been removed or emptied, or was never begun: its lock file {lock.name} was there "
+            "before this call.",
+            f"Put back the journal. {_LOST} For a new round, which runs everything again, remove {lock.name}, or name "
+            "another journal.",
+        )
+
+
+def _make_file(path: Path) -> None:
+    """Have an empty file, for this user only. SQLite gives the files that it makes beside it the same mode."""
+    with suppress(FileNotFoundError):
         path.chmod(0o600)
         return
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -326,6 +314,11 @@ def _make_file(path: Path) -> None:
     finally:
         os.close(descriptor)
     flush_folder(path.parent)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def _connect(path: Path, how: str) -> sqlite3.Connection:
@@ -377,32 +370,58 @@ def _transaction(connection: sqlite3.Connection) -> Generator[None]:
 
 
 def _begin(connection: sqlite3.Connection, plan: RerunPlan, service: str, at: str) -> None:
-    mistakes = plan.mistakes()
     with _transaction(connection):
         for statement in _SCHEMA:
             connection.execute(statement)
         connection.execute("INSERT INTO job VALUES (1, ?, ?, ?, ?, ?)", (plan.digest, service, at, __version__, at))
-        for index, request in enumerate(plan.requests):
-            if index not in mistakes:
-                item = RerunItem(campaign_id=request.campaign_id, new_customer_group_id=request.new_customer_group_id)
-                connection.execute(_INSERT, _row(item) | {"position": index + 1})
+        for position, request in to_run(plan).items():
+            _insert(connection, position, request)
 
 
-def _check_content(path: Path, connection: sqlite3.Connection, plan: RerunPlan, service: str) -> None:
+def _insert(connection: sqlite3.Connection, position: int, request: RerunRequest) -> None:
+    item = RerunItem(campaign_id=request.campaign_id, new_customer_group_id=request.new_customer_group_id)
+    connection.execute(_INSERT, _row(item) | {"position": position})
+
+
+def _amend(
+    connection: sqlite3.Connection, items: Mapping[str, RerunItem], change: Difference, digest: str, at: str
+) -> None:
+    """Make the journal one for another plan. What was sent for the campaigns that are in both stays as it is."""
+
+    def note(campaign_id: str, step: str, detail: str) -> None:
+        connection.execute(_STEP, [_stored(text) for text in (campaign_id, at, step, detail)])
+
+    connection.execute("UPDATE job SET plan_digest = ?", (digest,))
+    connection.execute("UPDATE items SET position = -position")  # no two may have the same one, on the way neither
+    for step, names in (("removed", change.removed), ("amended", change.regrouped)):
+        for name in names:
+            connection.execute(_DELETE, (_stored(name),))
+            note(name, step, f"it was to be run for the group {items[name].new_customer_group_id}")
+    for position, request in change.requests.items():
+        name = request.campaign_id
+        if name in items and items[name].new_customer_group_id == request.new_customer_group_id:
+            connection.execute(_MOVE, (position, _stored(name)))
+            continue
+        _insert(connection, position, request)
+        if name not in items:
+            note(name, "added", "the plan was amended")
+
+
+def _check_content(path: Path, connection: sqlite3.Connection, service: str) -> str:
+    """Refuse what is damaged, or somebody else's. Returns the digest of the plan that it is for."""
     if (found := _value(connection, "quick_check(1)")) != "ok":
         raise _damaged(path, found)
     row = connection.execute("SELECT plan_digest, service FROM job").fetchone()
     if row is None:
         raise _damaged(path, "it does not say which plan it is for")
-    digest, begun_for = row
+    digest, begun_for = str(row[0]), row[1]
     if begun_for != service:
         raise _error(
             path,
             f"The journal {path} is for the service {begun_for}, and not for {service}.",
             "Take another journal for another service.",
         )
-    if digest != plan.digest:
-        raise _other_plan(path, _read(path, connection), plan)
+    return digest
 
 
 def _read(path: Path, connection: sqlite3.Connection) -> dict[str, RerunItem]:
@@ -414,30 +433,47 @@ def _read(path: Path, connection: sqlite3.Connection) -> dict[str, RerunItem]:
     return {item.campaign_id: item for item in items}
 
 
+def _check_items(path: Path, items: Mapping[str, RerunItem], plan: RerunPlan) -> None:
+    """Whether somebody has written into it by hand."""
+    wanted = {request.campaign_id: request.new_customer_group_id for request in to_run(plan).values()}
+    if {name: item.new_customer_group_id for name, item in items.items()} != wanted:
+        raise _damaged(path, "its campaigns are not those of the plan that it says it is for")
+
+
 def _some(ids: Sequence[str]) -> str:
     more = ", ..." if len(ids) > 3 else ""
     return f"{len(ids):,} ({', '.join(ids[:3])}{more})" if ids else "none"
 
 
-def _other_plan(path: Path, items: Mapping[str, RerunItem], plan: RerunPlan) -> JournalError:
-    mistakes = plan.mistakes()
-    wanted = {
-        request.campaign_id: request.new_customer_group_id
-        for index, request in enumerate(plan.requests)
-        if index not in mistakes
-    }
-    gone = [name for name in items if name not in wanted]
-    new = [name for name in wanted if name not in items]
-    moved = [name for name, group in wanted.items() if name in items and items[name].new_customer_group_id != group]
-    parts = [f"campaigns only in the journal: {_some(gone)}", f"only in the plan: {_some(new)}"]
-    if moved:
-        parts.append(f"in both, but for another group: {_some(moved)}")
-    if not (gone or new or moved):
+def _campaigns(count: int) -> str:
+    return f"{count:,} campaign{'' if count == 1 else 's'}"
+
+
+def _other_plan(path: Path, found: Difference) -> JournalError:
+    parts = [f"campaigns only in the journal: {_some(found.removed)}", f"only in the plan: {_some(found.added)}"]
+    if found.regrouped:
+        parts.append(f"in both, but for another group: {_some(found.regrouped)}")
+    if not (found.removed or found.added or found.regrouped):
         parts = ["they differ only in items that are not run, since something is wrong with them"]
+    count = len(found.repeated)
+    again = f"would run {'that campaign' if count == 1 else f'those {_campaigns(count)}'} again; it " if count else ""
     return _error(
         path,
-        f"The journal {path} is for another plan; {'; '.join(parts)}.",
-        "Continue the plan that it was begun for, or take another journal for another plan.",
+        f"The journal {path} is for another plan; {'; '.join(parts)}. It has run, or may have run, "
+        f"{_campaigns(count) if count else 'no campaign'} of this plan.",
+        "If the plan was corrected, pass amend=True: what was run stays, and is not run again. "
+        f"A new journal {again}is for a new round.",
+    )
+
+
+def _overturned(path: Path, campaigns: Sequence[str]) -> JournalError:
+    were, them = ("was", "it") if len(campaigns) == 1 else ("were", "them")
+    return _error(
+        path,
+        f"The journal {path} cannot be amended: {_campaigns(len(campaigns))} {were} sent already, and the plan has {them} no "
+        f"longer, more than once, or for another group: {', '.join(campaigns[:3])}{', ...' if len(campaigns) > 3 else ''}.",
+        f"Take {them} back into the plan as {'it' if them == 'it' else 'they'} {were}: what was run is not run again, and "
+        "nobody else knows of it. What was never sent may be changed.",
     )
 
 
@@ -456,7 +492,7 @@ class Journal:
 
     Attributes:
         path: the file.
-        continued: whether it had been begun for this plan before.
+        continued: whether it had been begun before, for this plan or for the one that was amended.
         taken_over: who held it when it was left without being closed; empty if nobody.
     """
 
@@ -483,21 +519,27 @@ class Journal:
         self._files = {file: _identity(file) for file in files}
 
     @classmethod
-    def open(cls, path: Path, plan: RerunPlan, *, service: str, now: Callable[[], float]) -> Journal:
+    def open(
+        cls, path: Path, plan: RerunPlan, *, service: str, now: Callable[[], float], amend: bool = False
+    ) -> Journal:
         """Begin the journal of a plan, or go on with it; nobody else can until it is closed, or this process ends.
 
         Folders that are not there are made, for this user only. A file that is not a journal of this very plan and
-        service is left as it is.
+        service is left as it is. A journal that was begun, and is not there any more, is not begun again: its lock file,
+        which is made with it and stays, tells.
 
         Args:
             path: the file.
             plan: what is to be run; its order does not matter.
             service: the address of the service.
             now: seconds since 1970.
+            amend: the plan was corrected. It may differ from that of the journal in what was never sent: such campaigns may
+                be missing, or be for another group, and others may be added. The journal is then for this plan; each change
+                is a step, and a crash leaves all of them or none.
 
         Raises:
-            JournalError: somebody else holds it, it is for another plan or service, of another version, damaged, or
-                cannot be read or written.
+            JournalError: somebody else holds it, it is for another plan or service, of another version, damaged, gone, or
+                cannot be read or written. With ``amend``: a campaign that may have been run is not in the plan as it was.
             ConfigurationError: this system has no locks for it.
         """
         with _explained(path):
@@ -505,21 +547,41 @@ class Journal:
         with _explained(path), ExitStack() as undo:
             _check_kind(path)
             _make_folder(path.parent)
+            lock_file = _beside(path, ".lock")
+            known = _identity(lock_file)
             lock = _take_lock(path)
             undo.callback(lock.release)
-            before = lock.signature()
-            undo.callback(_sign, lock, before)
-            lock.sign(_signature(now()))
-            _make_file(path)
+            before, fresh = lock.signature(), _is_empty(path)
+            # Whoever was killed while it began the journal has left nothing but a lock file that says so.
+            beginning = fresh or is_beginning(before)
+            made = _identity(lock_file) != known or (fresh and is_beginning(before))
+            undo.callback(sign, lock, before)
+            unmade = undo.enter_context(ExitStack())
+            if made:  # it would say that there was a journal
+                unmade.callback(_remove, lock_file)
+            if fresh:
+                _check_gone(path, begun=not made)
+            lock.sign(signature(now(), beginning=beginning))
+            if fresh:
+                _make_file(path)
             _look(path)
             connection = undo.enter_context(closing(_connect(path, "mode=rw")))
             for pragma in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON", "trusted_schema = OFF"):
                 connection.execute(f"PRAGMA {pragma}")
+            change: Difference | None = None
             continued = _check_whose(path, connection)
             if continued:
-                _check_content(path, connection, plan, service)
+                if _check_content(path, connection, service) != plan.digest:
+                    change = Difference.between(_read(path, connection), plan)
+                    if not amend:
+                        raise _other_plan(path, change)
+                    if change.overturned:
+                        raise _overturned(path, change.overturned)
             else:
-                _begin(connection, plan, service, _iso(now()))
+                _begin(connection, plan, service, iso(now()))
+                unmade.pop_all()
+            if beginning:
+                lock.sign(signature(now()))
             items = _read(path, connection)
             if (mode := _value(connection, "journal_mode = WAL")) != "wal":
                 raise _error(
@@ -529,7 +591,11 @@ class Journal:
                     "Take a journal on a disk of this machine.",
                 )
             with _transaction(connection):  # also shows that the disk takes a write, before anything is sent
-                connection.execute("UPDATE job SET opened_at = ?", (_iso(now()),))
+                connection.execute("UPDATE job SET opened_at = ?", (iso(now()),))
+                if change is not None:
+                    _amend(connection, items, change, plan.digest, iso(now()))
+            items = items if change is None else _read(path, connection)
+            _check_items(path, items, plan)
             journal = cls(
                 path,
                 lock,
@@ -537,7 +603,7 @@ class Journal:
                 items,
                 now=now,
                 continued=continued,
-                taken_over=_holder(before) if before else "",
+                taken_over=holder_in(before) if before else "",
             )
             undo.pop_all()
             return journal
@@ -568,7 +634,7 @@ class Journal:
         check_move(before.state, item.state)
         connection = self._open()
         with _explained(self.path):
-            note = (item.campaign_id, _iso(self._now()), step, detail)
+            note = (item.campaign_id, iso(self._now()), step, detail)
             with _transaction(connection):
                 if connection.execute(_UPDATE, _row(item)).rowcount != 1:
                     raise _damaged(self.path, "a campaign has been removed from it")
@@ -587,8 +653,8 @@ class Journal:
         query = "SELECT campaign_id, at, step, detail FROM steps ORDER BY id"
         with _explained(self.path), closing(connection.execute(query)) as rows:
             for campaign, at, step, detail in rows:
-                happened = RerunStep(at=datetime.fromisoformat(at), step=step, detail=detail)
-                found.setdefault(campaign, []).append(happened)
+                if campaign in found:  # else it was taken out of the plan
+                    found[campaign].append(RerunStep(at=datetime.fromisoformat(at), step=step, detail=detail))
         return {campaign: tuple(steps) for campaign, steps in found.items()}
 
     def close(self) -> None:
@@ -597,15 +663,14 @@ class Journal:
         if connection is None:
             return
         try:
-            with suppress(
-                sqlite3.Error
-            ):  # what is not copied into the file is in the one beside, and is read from there
+            # What is not copied into the file is in the one beside it, and is read from there.
+            with suppress(sqlite3.Error):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             with suppress(sqlite3.Error):
                 connection.close()
         finally:
             # The lock file stays: whoever waits for it has it open, and would hold one that nobody else sees.
-            _sign(self._lock, "")
+            sign(self._lock, "")
             self._lock.release()
 
     def _open(self) -> sqlite3.Connection:
@@ -622,9 +687,3 @@ class Journal:
                     f"{file} has been removed or replaced while the journal was in use.",
                     f"Put back what was there. {_LOST}",
                 )
-
-
-def _sign(lock: Lock, text: str) -> None:
-    """For others to read; nothing depends on it."""
-    with suppress(OSError):
-        lock.sign(text)

@@ -18,10 +18,23 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from nudgescribe_async.bulk.upload.report import counted
-from nudgescribe_async.rerun.report import ADVICE, SERIOUS, RerunOutcome, RerunReport, cut, duration, one_line
+from nudgescribe_async.rerun.report import (
+    ADVICE,
+    RerunOutcome,
+    RerunReport,
+    cut,
+    duration,
+    need_of,
+    one_line,
+    sentence,
+    verdict,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nudgescribe_async.rerun.item import RerunStep
+    from nudgescribe_async.rerun.report import Need
 
 __all__ = ["render"]
 
@@ -45,7 +58,10 @@ _STYLE: Final = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--fg);font:15px/1.45 system-ui,"Segoe UI","DejaVu Sans",sans-serif}
 main{max-width:1440px;margin:0 auto;padding:1.5rem 1.25rem 3rem}
-h1{font-size:1.6rem;line-height:1.25;margin:0 0 .4rem}h2{font-size:1.2rem;margin:2.4rem 0 .5rem}
+h1{font-size:1.6rem;line-height:1.25;margin:0 0 .6rem}h1 small{font-size:1rem;font-weight:400;margin-left:.5rem;white-space:nowrap}
+.verdict{max-width:none;border-left:6px solid;padding:.1rem 0 .1rem .8rem;font-size:1.3rem;line-height:1.3}
+.verdict span{color:var(--fg)}.warn{color:var(--warn)}
+h2{font-size:1.2rem;margin:2.4rem 0 .5rem}
 h3{font-size:1rem;margin:1.4rem 0 .2rem}p{margin:.3rem 0;max-width:52rem}
 .soft,small{color:var(--soft)}.good{color:var(--good)}.bad{color:var(--bad)}
 code,.id{font:12px/1.4 ui-monospace,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
@@ -81,6 +97,7 @@ font-variant-numeric:tabular-nums}
 .tl .k{background:var(--k)}.k i,.k b{position:absolute}.k i{top:8px;height:10px;min-width:2px}
 i.w{top:12px!important;height:2px!important;background:var(--soft);opacity:.55}
 .a{background:var(--ask)}.g{background:var(--make)}.p{background:var(--out)}
+.f{background:repeating-linear-gradient(135deg,var(--bad) 0 2px,transparent 2px 5px);outline:1px solid var(--bad)}
 .d{background:repeating-linear-gradient(90deg,var(--get) 0 4px,transparent 4px 6px)}
 .v{background:repeating-linear-gradient(45deg,var(--check) 0 3px,transparent 3px 6px);outline:1px solid var(--check)}
 .k b{top:5px;height:16px;width:7px;margin-left:-3px;border:solid transparent;border-width:0 2px;background:var(--fg);
@@ -96,7 +113,7 @@ background-clip:padding-box;font:700 12px/16px "DejaVu Sans",system-ui,sans-seri
 @media print{main{max-width:none;padding:0}.part{content-visibility:visible}.box{overflow:visible}
 .box table,.tl table{min-width:0}tr,.cards li{break-inside:avoid}h2,h3,caption{break-after:avoid}
 body{font-size:11px}table,caption,.key{font-size:9.5px}.id,code{font-size:8px}.id{min-width:8em}
-h1{font-size:1.3rem}.cards b{font-size:1.2rem}.cards li{flex-basis:5rem}.tl th{width:11rem}
+h1{font-size:1.3rem}.verdict{font-size:1.1rem}.cards b{font-size:1.2rem}.cards li{flex-basis:5rem}.tl th{width:11rem}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
 
@@ -108,22 +125,63 @@ _STATE_CLASSES: Final = {
     "unfinished": "uf",
     "conflict": "co",
 }
-_NEEDS: Final = {
-    "unknown": "They may have their run or not; do not start them by hand",
-    "conflict": "Somebody else has run them for another group",
-    "unfinished": "They have their run, and a later step that was asked for is not done",
-    "refused": "They may not be run, and were not",
-    "not_started": "They were not run",
+_NEEDS: Final[Mapping[Need, tuple[str, str, str]]] = {
+    "unknown": (
+        "Unknown",
+        "They may have their run or not.",
+        "Do not start them by hand: their letters might be written twice. Have the program run once more; it finds out.",
+    ),
+    "conflict": (
+        "Conflict",
+        "Somebody else has run them for another group meanwhile, and nothing more was sent.",
+        "Find out who it was, and decide which run is to stand.",
+    ),
+    "failed": (
+        "Failed at the service",
+        "They have their run, and the service has failed in its work on it.",
+        "Ask the service what is wrong with the run.",
+    ),
+    "unfinished": (
+        "Unfinished",
+        "They have their run, and a later step that was asked for is not done.",
+        "Have the program run once more: it goes on where it stopped.",
+    ),
+    "plan": (
+        "Refused: the plan is wrong",
+        "They were not run, since the list of what to run has a mistake.",
+        "Correct the list as the reasons say, and have the program run once more.",
+    ),
+    "refused": (
+        "Refused",
+        "They may not be run as they stand, and were not.",
+        "Repair what the reasons name, or correct the list of what to run; then have the program run once more.",
+    ),
+    "not_started": (
+        "Not started",
+        "They were not run, and can be.",
+        "Have the program run once more.",
+    ),
 }
+"""The heading, what it means, and what people are to do."""
+_PROGRAM: Final[Mapping[Need, str]] = {
+    "conflict": "Nothing more is sent for them with this journal.",
+    "failed": "The same call of ns.reruns.run looks at them again.",
+    "refused": "The same call of ns.reruns.run looks at them again; for a corrected plan, make it with the same journal and "
+    "amend=True.",
+}
+"""What is for the program where ``ADVICE`` speaks of people."""
 
 _MARKS: Final = {
     "lost": "q",
+    "denied": "x",
     "absent": "o",
     "adopted": "o",
     "refused": "x",
     "conflict": "x",
     "failed": "x",
 }
+_NOT_PUBLISHED: Final = {"unsent": "x", "denied": "x", "absent": "x", "ready": "x", "lost": "q"}
+"""The marks of steps that say of a publication that it is not done. Of a run, most of them are no bad news."""
 _MATTER: Final = ("x", "q", "o", "")  # of several marks on one spot, the one that is shown
 
 _PHASES: Final = {
@@ -135,12 +193,14 @@ _PHASES: Final = {
     ("adopted", "published"): "g",
     ("intended", "absent"): "v",
     ("intended", "adopted"): "v",
-    ("publishing", "lost"): "p",
-    ("publishing", "unsent"): "p",
     ("publishing", "publishing"): "p",
     ("publishing", "published"): "p",
-    ("publishing", "ready"): "p",
-    ("publishing", "failed"): "p",
+    ("publishing", "lost"): "f",
+    ("publishing", "unsent"): "f",
+    ("publishing", "denied"): "f",
+    ("publishing", "absent"): "f",
+    ("publishing", "ready"): "f",
+    ("publishing", "failed"): "f",
     ("published", "downloaded"): "d",
     ("ready", "downloaded"): "d",
 }
@@ -148,9 +208,30 @@ _PHASES: Final = {
 
 def _phase(before: str, after: str) -> str:
     """What a campaign was doing between two steps: the class of the piece of its bar."""
-    if before == "lost":
+    if before in {"lost", "denied"}:
         return "v"
     return _PHASES.get((before, after)) or ("a" if before == "intended" else "w")
+
+
+def _phases(steps: Sequence[RerunStep]) -> list[str]:
+    """The phases between steps, one less than there are steps."""
+    phases = [_phase(before.step, after.step) for before, after in pairwise(steps)]
+    for index in range(len(phases) - 2, -1, -1):  # a publication that comes to nothing has failed from its begin
+        if steps[index].step == steps[index + 1].step == "publishing":
+            phases[index] = phases[index + 1]
+    return phases
+
+
+def _kinds(steps: Iterable[RerunStep]) -> Iterator[str]:
+    """The classes of the marks of steps."""
+    publishing = False
+    for step in steps:
+        if step.step == "publishing" or not publishing:
+            publishing = step.step == "publishing"
+            yield _MARKS.get(step.step, "")
+        else:  # it is asked for, and not decided as long as it may be that an answer is lost
+            publishing = step.step in {"lost", "denied"}
+            yield _NOT_PUBLISHED.get(step.step, _MARKS.get(step.step, ""))
 
 
 def _html(text: str) -> str:
@@ -300,8 +381,7 @@ def _bar(steps: Sequence[RerunStep], axis: _Axis, form: str) -> str:
     ordered = sorted(steps, key=lambda step: step.at)
     places = [axis.at(step.at.timestamp()) for step in ordered]
     pieces: list[tuple[str, float, float]] = []
-    for before, after, left, right in zip(ordered, ordered[1:], places, places[1:], strict=False):
-        phase = _phase(before.step, after.step)
+    for phase, (left, right) in zip(_phases(ordered), pairwise(places), strict=True):
         if pieces and pieces[-1][0] == phase:
             pieces[-1] = (phase, pieces[-1][1], right)
         elif right - left >= 0.01:
@@ -312,14 +392,13 @@ def _bar(steps: Sequence[RerunStep], axis: _Axis, form: str) -> str:
     ]
     hidden = range(_STEPS_TOLD // 2, len(ordered) - _STEPS_TOLD // 2) if len(ordered) > _STEPS_TOLD else range(0)
     marks: list[tuple[float, str, list[str]]] = []
-    for index, (step, place) in enumerate(zip(ordered, places, strict=True)):
+    for index, (step, place, kind) in enumerate(zip(ordered, places, _kinds(ordered), strict=True)):
         if index in hidden:
             if index == hidden.start:
                 marks.append((place, "", [f"... {counted(len(hidden), 'more step')} ..."]))
             continue
         detail = f" ({cut(one_line(step.detail), 120)})" if step.detail else ""
         told = f"{step.at.astimezone(UTC).strftime(form)} {one_line(step.step)}{detail}"
-        kind = _MARKS.get(step.step, "")
         if marks and place - marks[-1][0] < 0.3:
             spot, other, texts = marks[-1]
             marks[-1] = (spot, min(kind, other, key=_MATTER.index), [*texts, told])
@@ -390,6 +469,16 @@ def _needing(outcome: RerunOutcome) -> str:
     )
 
 
+def _reviewed(outcome: RerunOutcome) -> str:
+    comparison, ends = outcome.comparison, outcome.ends
+    counts = (None, None) if comparison is None else (comparison.new_count, comparison.matched_count)
+    since = "" if ends is None else f"<span class=nb>{_moment(ends)}</span>"
+    return (
+        f"{_count(outcome.position)}{_campaign(outcome)}{_group(outcome)}{_count(outcome.run_number)}"
+        f"{''.join(map(_count, counts))}<td>{since}</td>"
+    )
+
+
 def _whole(outcome: RerunOutcome) -> str:
     runs = "" if outcome.run_number is None else f"{outcome.run_number:,}"
     if runs and outcome.previous_run is not None:
@@ -418,12 +507,16 @@ def _whole(outcome: RerunOutcome) -> str:
 
 def _cards(report: RerunReport) -> Iterator[str]:
     counts = report.counts
+    downloaded = [outcome for outcome in report.outcomes if outcome.directory is not None]
+    files = sum(outcome.files or 0 for outcome in downloaded)
     cards = [
-        ("ok", counts["succeeded"], "succeeded", ""),
+        ("ok", counts["succeeded"], "succeeded", "have their one new run"),
         ("on", len(report.in_review), "in review", "of those that succeeded; people have to look at them"),
+        ("ok", len(report.published), "published", "their letters can go out"),
+        *([("ok", len(downloaded), "downloaded", counted(files, "file"))] if downloaded else []),
         ("no", counts["unfinished"], "unfinished", "have their run, a later step is not done"),
         ("no", counts["refused"], "refused", "may not be run"),
-        ("no", counts["conflict"], "conflicts", "run by somebody else"),
+        ("no", counts["conflict"], "conflict" if counts["conflict"] == 1 else "conflicts", "run by somebody else"),
         ("no", counts["unknown"], "unknown", "may have run or not"),
         ("no", counts["not_started"], "not started", ""),
     ]
@@ -435,48 +528,77 @@ def _cards(report: RerunReport) -> Iterator[str]:
 
 
 def _facts(report: RerunReport) -> Iterator[str]:
+    total, published = len(report), len(report.published)
     facts = [
         ("This call", f"{_moment(report.began)} to {_moment(report.ended)} UTC, {duration(report.seconds)}"),
         ("Requests", f"{counted(report.sent, 'request')} to run a campaign sent by this call"),
         ("Journal", f"<code>{_html(str(report.journal))}</code>"),
     ]
     if report.stopped:
-        facts.insert(1, ("Stopped", f"<b class=bad>{_html(report.stopped)}</b>"))
+        facts.insert(1, ("Stopped", f"<b class=bad>{escape(sentence(report.stopped))}</b>"))
+    if total:
+        others = "" if published == total else " No letters of the other runs can go out yet."
+        none = f"None of {counted(total, 'campaign')}: no letters of these runs can go out yet."
+        facts.insert(0, ("Published", f"{published:,} of {counted(total, 'campaign')}.{others}" if published else none))
     yield "<dl>"
     yield from (f"<dt>{name}</dt><dd>{fact}</dd>" for name, fact in facts)
     yield "</dl>\n"
 
 
+def _asks(meaning: str, people: str, program: str) -> str:
+    return (
+        f"<p>{escape(meaning)} <b>What to do:</b> {escape(people)}</p>\n"
+        f"<p class=soft>For whoever runs the program: {escape(program)}</p>\n"
+    )
+
+
 def _action(report: RerunReport) -> Iterator[str]:
     yield "<section><h2>What needs somebody</h2>\n"
-    if report.complete:
-        yield "<p>Nothing is left to do for the program.</p>"
-    if report.in_review:
-        yield (
-            f"<p>{counted(len(report.in_review), 'campaign')} wait{'s' if len(report.in_review) == 1 else ''} for people: "
-            "the messages of the new run are to be reviewed before they can be published.</p>"
-        )
-    for state in SERIOUS:
-        some = [outcome for outcome in report.outcomes if outcome.state == state]
+    needs = [need_of(outcome) for outcome in report.outcomes]
+    for need, (name, meaning, people) in _NEEDS.items():
+        some = [outcome for outcome, needed in zip(report.outcomes, needs, strict=True) if needed == need]
         if some:
-            name = state.replace("_", " ").capitalize()
-            yield f"<h3>{name}: {len(some):,}</h3>\n<p>{_NEEDS[state]}. <b>What to do:</b> {escape(ADVICE[state])}</p>\n"
+            yield f"<h3>{name}: {len(some):,}</h3>\n{_asks(meaning, people, _PROGRAM.get(need, ADVICE[need]))}"
             head = _heads(">#", "Campaign", "Group", "State", ">Attempts", "Reason")
             yield from _tables(some, f"{name}: campaigns and reasons", head, _needing)
+    waiting = report.in_review
+    if waiting:
+        yield f"<h3>Waiting for review: {len(waiting):,}</h3>\n" + _asks(
+            "They have their new run, and people have to review its messages before it can be published.",
+            "Review and approve them at the service; then have the program run once more to publish them.",
+            "The same call of ns.reruns.run with publish=True publishes what was approved.",
+        )
+        head = _heads(">#", "Campaign", "Group", ">Run", ">New segments", ">Matched", "Last step (UTC)")
+        yield from _tables(waiting, "Campaigns that wait for review", head, _reviewed)
+    ready = [outcome for outcome in report.outcomes if _may_be_published(outcome)]
+    if ready:
+        yield f"<h3>Ready to publish: {len(ready):,}</h3>\n" + _asks(
+            "They have their new run, which needs no review any more, and the program was not asked to publish it.",
+            "Publish them at the service, or have the program do it.",
+            "The same call of ns.reruns.run with publish=True publishes them.",
+        )
+    if report.complete and not waiting and not ready:
+        yield "<p>Nothing needs anybody.</p>"
     yield "</section>\n"
+
+
+def _may_be_published(outcome: RerunOutcome) -> bool:
+    ready = (outcome.campaign_status or "").casefold() == "ready to publish"
+    return outcome.state == "succeeded" and ready and not outcome.published
 
 
 _KEY: Final = (
     ("<i class=a></i>", "asking for the run"),
-    ("<i class=v></i>", "answer lost: the history is asked"),
+    ("<i class=v></i>", "answer lost, or a no that is not trusted yet: the history is asked"),
     ("<i class=g></i>", "the service makes the messages"),
     ("<i class=p></i>", "publication"),
+    ("<i class=f></i>", "publication that was not done: refused, or its answer lost"),
     ("<i class=d></i>", "download"),
     ("<i class=w></i>", "waiting: for people, for a later call"),
     ("<b></b>", "a step"),
     ("<b class=q></b>", "lost: no usable answer came"),
     ("<b class=o></b>", "cleared up: the run was found (adopted), or there is none (absent)"),
-    ("<b class=x></b>", "refused, conflict, or failed"),
+    ("<b class=x></b>", "the service said no (denied), refused, conflict, failed, or not published"),
 )
 
 
@@ -547,8 +669,8 @@ def _all(report: RerunReport) -> Iterator[str]:
     else:
         yield (
             "<p class=soft>Matched: segments that both runs have. New: segments that need new messages. Orphaned: segments "
-            "that only the run before had. Archived: messages of the run before. First step: UTC, with the time from it to "
-            "the last step below it.</p>\n"
+            "that only the run before had. Archived: messages of the run before. First step: UTC; below it, how long "
+            "something was under way.</p>\n"
         )
     head = _heads(
         ">#", "Campaign", "Group", "State", "Status", "Run", ">Attempts", ">Matched", ">New", ">Orphaned", ">Archived",
@@ -564,17 +686,18 @@ def render(report: RerunReport) -> str:
 
 
 def _page(report: RerunReport) -> Iterator[str]:
-    verdict = report.headline
-    title = f"Reruns: {verdict.partition(';')[0]}"
+    head, body = verdict(report)
+    head = head[:1].upper() + head[1:]
+    when = report.began.astimezone(UTC)
     yield (
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>\n"
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name=viewport content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style></head>\n<body><main>\n"
+        f"<title>{escape(f'Campaign reruns, {when:%Y-%m-%d}: {head}: {body}')}</title>\n<style>{_STYLE}</style></head>\n"
+        f"<body><main>\n<h1>Campaign reruns <small>{when:%Y-%m-%d}, {when:%H:%M} UTC</small></h1>\n"
     )
-    kind = "good" if report.complete else "bad"
-    head, _, rest = verdict.partition(": ")
-    yield f"<h1><span class={kind}>{escape(head[:1].upper() + head[1:])}</span>: {escape(rest.partition(';')[0])}</h1>\n"
+    kind = "bad" if not report.complete else "warn" if report.in_review else "good"
+    yield f'<p class="verdict {kind}"><b>{escape(head)}:</b> <span>{escape(body)}.</span></p>\n'
     if report.nothing_new and report.outcomes and report.complete:
         yield "<p>Nothing was sent by this call: what is shown here was done by earlier calls with the same journal.</p>\n"
     yield from _cards(report)

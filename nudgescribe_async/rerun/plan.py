@@ -143,18 +143,31 @@ class RerunPlan:
         return hashlib.sha256(canonical(pairs)).hexdigest()
 
     def mistakes(self) -> Mapping[int, str]:
-        """What is wrong with items of the plan as such, by their index: empty ids, and campaigns that are there twice."""
+        """What is wrong with items of the plan as such, by their index: ids that cannot be, campaigns that are there twice."""
         places: dict[str, list[int]] = {}
         for position, request in enumerate(self.requests, 1):
             places.setdefault(request.campaign_id, []).append(position)
         found: dict[int, str] = {}
         for index, request in enumerate(self.requests):
             same = places[request.campaign_id]
-            if not request.campaign_id.strip():
+            campaign, group = request.campaign_id, request.new_customer_group_id
+            if not campaign.strip():
                 found[index] = "The campaign id is empty."
-            elif not request.new_customer_group_id.strip():
+            elif not group.strip():
                 found[index] = "The id of the customer group is empty."
+            elif campaign != campaign.strip() or group != group.strip():
+                found[index] = "An id has white space at its beginning or end."
+            elif not _is_text(campaign) or not _is_text(group):
+                found[index] = "An id has characters that no text can have (half of a surrogate pair)."
             elif len(same) > 1:
                 items = ", ".join(map(str, same[:_LISTED])) + (" and more" if len(same) > _LISTED else "")
                 found[index] = f"The campaign is in the plan {len(same)} times (items {items}), so none of them is run."
         return found
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

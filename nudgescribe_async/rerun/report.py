@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
@@ -26,13 +28,18 @@ if TYPE_CHECKING:
 __all__ = [
     "ADVICE",
     "SERIOUS",
+    "Need",
     "RerunOutcome",
     "RerunReport",
     "RerunState",
     "cells",
     "cut",
+    "cut_middle",
     "duration",
+    "need_of",
     "one_line",
+    "sentence",
+    "verdict",
 ]
 
 RerunState: TypeAlias = Literal["succeeded", "unfinished", "refused", "conflict", "unknown", "not_started"]
@@ -46,21 +53,39 @@ RerunState: TypeAlias = Literal["succeeded", "unfinished", "refused", "conflict"
 SERIOUS: Final[tuple[RerunState, ...]] = ("unknown", "conflict", "unfinished", "refused", "not_started")
 """The states that are no success, the one that matters most first."""
 
-ADVICE: Final[Mapping[RerunState, str]] = {
+Need: TypeAlias = Literal["unknown", "conflict", "failed", "unfinished", "plan", "refused", "not_started"]
+"""What a campaign needs that did not succeed: the states, and of ``"unfinished"`` those apart with which the service
+itself has failed, of ``"refused"`` those apart with which the plan is wrong."""
+
+ADVICE: Final[Mapping[Need, str]] = {
     "unknown": "Call ns.reruns.run again with the same plan and journal: it asks the history of the service first, and runs "
     "no campaign twice.",
     "conflict": "Find out who has run them for another group, and decide which run is to stand.",
-    "unfinished": "Call ns.reruns.run again with the same plan and journal: it goes on with the steps that are left.",
-    "refused": "Repair what the reasons name, then call ns.reruns.run again with the same plan and journal.",
+    "failed": "Ask the service what is wrong with the run; the same call of ns.reruns.run looks at it again.",
+    "unfinished": "Call ns.reruns.run again with the same plan and journal: it goes on with the steps that are left, "
+    "and publishes only with publish=True.",
+    "plan": "Correct the plan, and call ns.reruns.run again with it, the same journal, and amend=True.",
+    "refused": "Repair at the service what the reasons name, and call ns.reruns.run again with the same plan and journal; or "
+    "correct the plan, and call it with the same journal and amend=True.",
     "not_started": "Call ns.reruns.run again with the same plan and journal: it runs them.",
 }
-"""What to do next about the campaigns of a state."""
+"""What to do next about the campaigns that need something, for the program."""
 
-_SHOWN = 3  # campaigns in the text of an error
-_REASON_LENGTH = 200
+_NEED_NAMES: Final[Mapping[Need, str]] = {"failed": "failed at the service", "plan": "wrong in the plan"}
+_PLAN_IS_WRONG = ("The campaign is in the plan", "The campaign id", "The id of", "An id has")
+_SERVICE_FAILED = "The service has failed"
+
+_SHOWN = 3  # reasons in the text of an error
+_REASON_LENGTH = 240
 _ID_LENGTH = 80
 _IN_REVIEW = "ready for review"
 _JOINERS = "\u200c\u200d"  # without them, Persian and Hindi names are misspelt
+
+_REQUESTED = frozenset({"intended", "lost", "denied"})
+"""Steps after which a request is under way, or may be."""
+_AT_WORK = frozenset({"started", "adopted", "publishing"})
+"""Steps after which the service is at work."""
+_LONGEST_REQUEST = 1_800.0  # seconds: whatever lies longer between two steps was a time without any call
 
 
 @frozen(kw_only=True)
@@ -126,9 +151,20 @@ class RerunOutcome:
 
     @property
     def seconds(self) -> float | None:
-        """From its first step to its last, the time between calls included; ``None`` without steps."""
-        begins, ends = self.begins, self.ends
-        return None if begins is None or ends is None else (ends - begins).total_seconds()
+        """How long something was under way; ``None`` if nothing ever was, as when it was refused before it was sent.
+
+        That is: from each request to what became of it, from the begin of a run until it was seen to be ready, and from
+        asking for publication until it was seen. Not in it: pauses, waiting for people, downloading, and the time between
+        calls, unless the service was at work in it, or nobody looked whether it was.
+        """
+        steps = sorted(self.steps, key=lambda step: step.at)
+        gaps = [
+            gap
+            for before, after in pairwise(steps)
+            for gap in [(after.at - before.at).total_seconds()]
+            if before.step in _AT_WORK or (before.step in _REQUESTED and gap <= _LONGEST_REQUEST)
+        ]
+        return sum(gaps) if gaps else None
 
     @property
     def in_review(self) -> bool:
@@ -202,8 +238,16 @@ class RerunReport:
 
     @property
     def succeeded(self) -> tuple[RerunOutcome, ...]:
-        """The campaigns that have their one new run, and with which nothing is left to do but by people."""
+        """The campaigns that have their one new run, and with which nothing is left to do but by people.
+
+        It does not say that letters can go out: see ``published`` and ``in_review``.
+        """
         return self._of("succeeded")
+
+    @property
+    def published(self) -> tuple[RerunOutcome, ...]:
+        """The campaigns whose new run is known to be published, whatever else is left to do with it."""
+        return tuple(outcome for outcome in self.outcomes if outcome.published)
 
     @property
     def in_review(self) -> tuple[RerunOutcome, ...]:
@@ -237,7 +281,11 @@ class RerunReport:
 
     @property
     def complete(self) -> bool:
-        """Whether all campaigns succeeded. Some may wait for people: see ``in_review``."""
+        """Whether all campaigns succeeded: each has its one new run, and the program has nothing left to do.
+
+        It says nothing about people. Of a complete report, all runs may still wait to be reviewed (``in_review``), and none
+        may be published (``published``): a job that is to end only when letters can go out asks for these, too.
+        """
         return all(outcome.state == "succeeded" for outcome in self.outcomes)
 
     @property
@@ -254,35 +302,47 @@ class RerunReport:
         return found
 
     @property
+    def earlier(self) -> tuple[RerunOutcome, ...]:
+        """The campaigns whose run was made by an earlier call with the same journal."""
+        return tuple(
+            outcome
+            for outcome in self.outcomes
+            if any(step.step in {"started", "adopted"} and step.at < self.began for step in outcome.steps)
+        )
+
+    @property
     def nothing_new(self) -> bool:
         """Whether this call has neither run a campaign nor taken any other step: the journal had all of it before."""
         return self.sent == 0 and not any(step.at >= self.began for item in self.outcomes for step in item.steps)
 
     def raise_for_failures(self) -> None:
-        """Raise if not all campaigns have succeeded. After this, the report is ``complete``.
+        """Raise if not all campaigns have succeeded. After this, the report is ``complete``; people may have to review.
 
         Raises:
-            RerunError: how many there are of each state, and why the first three of them are in it, those first that
-                matter most: unknown, conflict, unfinished, refused, not started. The reasons may be in the service's
-                own words. ``report`` is this report; ``advice`` says what to do next.
+            RerunError: how many there are of each state, and the first three different reasons, each with how many campaigns
+                it is of; those first that matter most: unknown, conflict, unfinished, refused, not started. The reasons may
+                be in the service's own words. ``report`` is this report; ``advice`` says what to do next.
         """
         if self.complete:
             return
         failing = [outcome for state in SERIOUS for outcome in self._of(state)]
-        shown = "; ".join(map(_why, failing[:_SHOWN]))
-        more = f"; and {len(failing) - _SHOWN:,} more" if len(failing) > _SHOWN else ""
-        stopped = f" {cut(one_line(self.stopped), _REASON_LENGTH)}" if self.stopped else ""
+        reasons: dict[tuple[RerunState, str], list[RerunOutcome]] = {}
+        for outcome in failing:
+            reasons.setdefault((outcome.state, one_line(outcome.reason)), []).append(outcome)
+        same = list(reasons.values())
+        shown = "; ".join(map(_why, same[:_SHOWN]))
+        left = sum(map(len, same[_SHOWN:]))
+        more = f"; and {left:,} more" if left else ""
+        stopped = f" Stopped: {cut_middle(sentence(self.stopped), _REASON_LENGTH)}" if self.stopped else ""
         error = RerunError(
             f"{len(failing):,} of {counted(len(self.outcomes), 'campaign')} {'is' if len(failing) == 1 else 'are'} not done "
-            f"({', '.join(self._failing_counts())}): {shown}{more}.{stopped}",
+            f"({', '.join(_failing(self))}): {shown}{more}.{stopped}",
             operation="reruns.run",
         )
+        found = {need for need in map(need_of, failing) if need is not None}
+        needs: list[Need] = [need for need in get_args(Need) if need in found]
         error.advice = " ".join(
-            [
-                ADVICE[state] if len(self._failing_counts()) == 1 else f"{_words(state).capitalize()}: {ADVICE[state]}"
-                for state in SERIOUS
-                if self._of(state)
-            ]
+            ADVICE[need] if len(needs) == 1 else f"{_need_name(need).capitalize()}: {ADVICE[need]}" for need in needs
         )
         if self.unknown:
             error.may_have_taken_effect, error.look = True, "reruns.history"
@@ -293,7 +353,7 @@ class RerunReport:
         """The report as JSON can hold it. Reasons and errors may be in the service's own words."""
         return {
             "complete": self.complete,
-            "counts": {**self.counts, "in_review": len(self.in_review)},
+            "counts": {**self.counts, "in_review": len(self.in_review), "published": len(self.published)},
             "seconds": self.seconds,
             "began": timestamp(self.began),
             "ended": timestamp(self.ended),
@@ -308,13 +368,14 @@ class RerunReport:
         return json.dumps(self.as_dict(), indent=indent)
 
     def as_table(self, *, width: int | None = None) -> str:
-        """The report as text with aligned columns, for terminals and logs; the last line sums it up.
+        """The report as text with aligned columns, for terminals and logs. Below it: the journal, and the verdict last.
 
         Control characters and the commands of terminals that are in names and reasons are made harmless.
 
         Args:
-            width: how many cells a line may have, at least 60. Texts are cut for it and columns left out, which a line
-                at the end then says; only the sentences of the last lines may be longer. ``None``: nothing is cut.
+            width: how many cells a line may have, at least 60. Columns are left out for it, which a line below then says:
+                attempts, seconds, groups and comparisons before an id or a name of usual length is cut, others if that is
+                not enough. Only the sentences of the last lines may be longer. ``None``: nothing is cut or left out.
 
         Raises:
             TypeError: ``width`` is no whole number.
@@ -322,7 +383,10 @@ class RerunReport:
         """
         if width is not None:
             check_whole("width", width, "a whole number of cells, 60 or more, or None", least=60)
-        return "\n".join([*_table(self.outcomes, width), f"{self.headline}."])
+        last = [f"Journal: {one_line(str(self.journal))}", f"{_capital(self.headline)}."]
+        if self.stopped:
+            last.insert(1, f"Stopped: {sentence(self.stopped)}")
+        return "\n".join([*_table(self.outcomes, width), *last])
 
     def as_html(self) -> str:
         """The report as one HTML page for people, with a timeline. It needs no other file, no script and no network.
@@ -339,9 +403,13 @@ class RerunReport:
         An existing file is replaced as a whole: nobody sees half a page, and a crash leaves the old one or the new one.
 
         Raises:
-            OSError: it cannot be written; the folder must exist.
+            OSError: it cannot be written; the folder must exist, and what is there already must be a file.
+            ValueError: the path is none.
         """
-        replace_file(Path(path), self.as_html().encode())
+        target = Path(path)
+        if target.exists() and not target.is_file():
+            raise OSError(errno.EINVAL, "Not a regular file", str(target))
+        replace_file(target, self.as_html().encode(errors="backslashreplace"))
 
     def __repr__(self) -> str:
         ends = ["stopped early"] if self.stopped else []
@@ -351,37 +419,102 @@ class RerunReport:
     @property
     def headline(self) -> str:
         """The report in one line, the verdict first, without any of the service's words."""
-        total = len(self.outcomes)
-        if not total:
-            return "complete: the plan is empty; nothing was sent"
-        waiting = f", {len(self.in_review):,} of them in review" if self.in_review else ""
+        head, body = verdict(self)
+        if not self.outcomes:
+            return f"{head}: {body}; nothing was sent"
+        parts = [body]
         if self.complete and self.nothing_new:
-            every = "the one campaign was" if total == 1 else f"all {total:,} were"
-            return f"complete: {every} done by earlier calls{waiting}; nothing was sent"
-        work = f"{counted(self.sent, 'request')} to run a campaign in {duration(self.seconds)}"
-        if self.complete:
-            every = "the one campaign" if total == 1 else f"all {total:,}"
-            return f"complete: {every} succeeded{waiting}; {work}"
-        done = f"{self.counts['succeeded']:,} of {counted(total, 'campaign')} succeeded{waiting}"
-        return f"NOT COMPLETE: {', '.join([done, *self._failing_counts()])}; {work}"
+            parts.append("nothing was sent")
+        else:
+            parts.append(f"{counted(self.sent, 'request')} to run a campaign in {duration(self.seconds)}")
+        return f"{head}: {'; '.join(parts)}"
 
-    def _failing_counts(self) -> list[str]:
-        counts = self.counts
-        return [f"{counts[state]:,} {_plural(state, counts[state])}" for state in SERIOUS if counts[state]]
+
+def verdict(report: RerunReport) -> tuple[str, str]:
+    """Whether it is complete, such as ``"complete but for people"``, and what came of the campaigns, without a full stop."""
+    if not report.outcomes:
+        return "complete", "the plan is empty"
+    head, body = _verdict(report)
+    number = len(report.earlier)
+    made = "was made by an earlier call" if number == 1 else "were made by earlier calls"
+    before = f"; {counted(number, 'run')} {made}" if number and not (report.complete and report.nothing_new) else ""
+    return head, f"{body}; {_published(report)}{before}"
+
+
+def _verdict(report: RerunReport) -> tuple[str, str]:
+    total, waiting = len(report), len(report.in_review)
+    wait = f"{waiting:,} {'waits' if waiting == 1 else 'wait'} for review"
+    if not report.complete:
+        done = f"{report.counts['succeeded']:,} of {counted(total, 'campaign')} succeeded"
+        done += f" ({wait})" if waiting else ""
+        return "NOT COMPLETE", ", ".join([done, *_failing(report)])
+    earlier = report.nothing_new
+    if waiting:
+        made = " from earlier calls" if earlier else ""
+        has = "has its run" if total == 1 else "have their run"
+        return "complete but for people", f"{total:,} of {counted(total, 'campaign')} {has}{made}, {wait}"
+    every = "the one campaign" if total == 1 else f"all {total:,} campaigns"
+    if earlier:
+        return "complete", f"{every} {'was' if total == 1 else 'were'} done by earlier calls"
+    return "complete", f"{every} {'has its run' if total == 1 else 'have their run'}"
+
+
+def _published(report: RerunReport) -> str:
+    number, total = len(report.published), len(report)
+    if total == 1:
+        return "it is published" if number else "it is not published"
+    if number in (0, total):
+        return "all are published" if number else "none is published"
+    return f"{number:,} {'is' if number == 1 else 'are'} published"
+
+
+def need_of(outcome: RerunOutcome) -> Need | None:
+    """What a campaign needs; ``None`` if it has succeeded."""
+    if outcome.state == "succeeded":
+        return None
+    if outcome.state == "refused" and outcome.reason.startswith(_PLAN_IS_WRONG):
+        return "plan"
+    if outcome.state == "unfinished":
+        failed = _SERVICE_FAILED in outcome.reason or (outcome.steps and outcome.steps[-1].step == "failed")
+        return "failed" if failed else "unfinished"
+    return outcome.state
+
+
+def _need_name(need: Need) -> str:
+    return _NEED_NAMES.get(need, need.replace("_", " "))
 
 
 def _words(state: RerunState) -> str:
     return state.replace("_", " ")
 
 
-def _plural(state: RerunState, number: int) -> str:
-    return "conflicts" if state == "conflict" and number != 1 else _words(state)
+def _failing(report: RerunReport) -> list[str]:
+    """How many campaigns there are of each state that is no success, such as ``"2 conflicts"``."""
+    counts = report.counts
+    return [
+        f"{counts[state]:,} {'conflicts' if state == 'conflict' and counts[state] != 1 else _words(state)}"
+        for state in SERIOUS
+        if counts[state]
+    ]
 
 
-def _why(outcome: RerunOutcome) -> str:
-    reason = cut(one_line(outcome.reason), _REASON_LENGTH).rstrip(".")
-    name = cut(one_line(outcome.campaign_id), _ID_LENGTH)
-    return f"campaign {name!r} is {_words(outcome.state)}" + (f": {reason}" if reason else "")
+def _why(outcomes: list[RerunOutcome]) -> str:
+    """Why campaigns did not succeed that are all in the same state for the same reason."""
+    first = outcomes[0]
+    reason = cut_middle(one_line(first.reason), _REASON_LENGTH).rstrip(".")
+    name = cut_middle(one_line(first.campaign_id), _ID_LENGTH)
+    who = f"campaign {name!r} is" if len(outcomes) == 1 else f"{len(outcomes):,} campaigns (the first is {name!r}) are"
+    return f"{who} {_words(first.state)}" + (f": {reason}" if reason else "")
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def sentence(text: str) -> str:
+    """A text of anybody's as one line that begins and ends as a sentence does."""
+    line = one_line(text)
+    return _capital(line if line.endswith((".", "!", "?")) else f"{line}.")
 
 
 def duration(seconds: float) -> str:
@@ -429,11 +562,23 @@ def cut(text: str, width: int) -> str:
     return text[:kept].rstrip() + "\u2026"
 
 
+def cut_middle(text: str, length: int) -> str:
+    """The text, or its begin and its end with an ellipsis between, of so many letters: what to do often stands at the end."""
+    if len(text) <= length:
+        return text
+    end = length // 2
+    begin = length - 3 - end
+    return f"{text[:begin].rstrip()} \u2026 {text[-end:].lstrip()}"
+
+
 _RIGHT = {"#", "run", "attempts", "seconds", "matched/new/orphaned"}
-_LEAST = {"campaign": 10, "name": 12, "group": 10, "reason": 24}  # what a text may be cut to
-_WISHED = _LEAST | {"reason": 40}  # columns are left out for it
-_CUT_FIRST = ("group", "name", "reason", "campaign")
-_LEFT_OUT_FIRST = ("group", "status", "matched/new/orphaned", "attempts", "seconds", "name", "run")
+_LEFT_OUT_FIRST = (  # columns, and the widths that the texts are to have for which they are left out
+    (("attempts", "seconds", "group", "matched/new/orphaned"), {"campaign": 40, "name": 40, "group": 40, "reason": 60}),
+    (("run", "status"), {"campaign": 36, "name": 20, "reason": 40}),
+    (("name",), {"campaign": 36, "name": 12, "reason": 24}),
+)
+_CUT_FIRST = (("name", 20), ("reason", 40), ("name", 12), ("reason", 24), ("campaign", 10), ("group", 10))
+_BETWEEN = 2
 
 
 def _row(outcome: RerunOutcome) -> dict[str, str]:
@@ -462,19 +607,23 @@ def _table(outcomes: tuple[RerunOutcome, ...], width: int | None) -> list[str]:
     widths = {name: max(most, cells(name)) for name, most in widths.items() if most}  # nothing in it, no column
     left_out: list[str] = []
     if width is not None:
-        between = 2
-        for name in _LEFT_OUT_FIRST:
-            if sum(min(most, _WISHED.get(key, most)) + between for key, most in widths.items()) - between <= width:
-                break
-            if widths.pop(name, None) is not None:
-                left_out.append(name)
-        for name in _CUT_FIRST:
-            over = sum(widths.values()) + between * (len(widths) - 1) - width
+        for names, wished in _LEFT_OUT_FIRST:
+            for name in names:
+                if _total({key: min(most, wished.get(key, most)) for key, most in widths.items()}) <= width:
+                    break
+                if widths.pop(name, None) is not None:
+                    left_out.append(name)
+        for name, least in _CUT_FIRST:
+            over = _total(widths) - width
             if over > 0 and name in widths:
-                widths[name] = max(min(widths[name], _LEAST[name]), widths[name] - over)
+                widths[name] = max(min(widths[name], least), widths[name] - over)
     lines = [_line(dict(zip(widths, widths, strict=True)), widths), "  ".join("-" * most for most in widths.values())]
     lines += [_line(row, widths) for row in rows]
     return [*lines, *([f"Left out, as the lines are short: {', '.join(left_out)}."] if left_out else [])]
+
+
+def _total(widths: Mapping[str, int]) -> int:
+    return sum(widths.values()) + _BETWEEN * (len(widths) - 1)
 
 
 def _line(row: Mapping[str, str], widths: Mapping[str, int]) -> str:
@@ -483,4 +632,4 @@ def _line(row: Mapping[str, str], widths: Mapping[str, int]) -> str:
         text = cut(row[name], most)
         space = " " * (most - cells(text))
         parts.append(space + text if name in _RIGHT else text + space)
-    return "  ".join(parts).rstrip()
+    return (" " * _BETWEEN).join(parts).rstrip()

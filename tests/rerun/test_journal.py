@@ -25,6 +25,7 @@ from nudgescribe_async.address import checked_base_url
 from nudgescribe_async.bulk.files import names_in
 from nudgescribe_async.errors import JournalError
 from nudgescribe_async.rerun import journal as module
+from nudgescribe_async.rerun.holder import signature
 from nudgescribe_async.rerun.item import _MOVES, ItemState, RerunItem
 from nudgescribe_async.rerun.journal import Journal, default_path
 from nudgescribe_async.rerun.plan import RerunPlan, RerunRequest
@@ -39,13 +40,13 @@ def now() -> float:
     return BEGAN.timestamp()
 
 
-def opened(path: Path, plan: RerunPlan = PLAN, service: str = SERVICE) -> Journal:
-    return Journal.open(path, plan, service=service, now=now)
+def opened(path: Path, plan: RerunPlan = PLAN, service: str = SERVICE, *, amend: bool = False) -> Journal:
+    return Journal.open(path, plan, service=service, now=now, amend=amend)
 
 
-def refused(path: Path, plan: RerunPlan = PLAN, service: str = SERVICE) -> JournalError:
+def refused(path: Path, plan: RerunPlan = PLAN, service: str = SERVICE, *, amend: bool = False) -> JournalError:
     with pytest.raises(JournalError) as caught:
-        opened(path, plan, service)
+        opened(path, plan, service, amend=amend)
     assert caught.value.path == str(path)
     assert caught.value.advice.endswith(".")
     return caught.value
@@ -228,19 +229,24 @@ def test_every_attribute_is_kept(tmp_path: Path) -> None:
 
 
 def test_ids_are_any_texts(tmp_path: Path) -> None:
-    plan = RerunPlan.of([RerunRequest(name, "\ud800") for name in ("a\0b", "a", "\udc00", " x ", "A")])
+    plan = RerunPlan.of([RerunRequest(name, "g") for name in ("a\0b", "a", "\N{GRINNING FACE}", "x y", "A")])
     path = tmp_path / "reruns.db"
     with closing(opened(path, plan)) as journal:
         for item in tuple(journal.items.values()):
             journal.write(intended(item), "intended", item.campaign_id)
     with closing(opened(path, plan)) as journal:
-        assert [*journal.items] == ["a\0b", "a", "\udc00", " x ", "A"]
+        assert [*journal.items] == ["a\0b", "a", "\N{GRINNING FACE}", "x y", "A"]
         assert {item.state for item in journal.items.values()} == {"intended"}
         assert all(step.detail == name for name, steps in journal.steps().items() for step in steps)
 
 
 def test_items_with_which_something_is_wrong_are_not_in_it(tmp_path: Path) -> None:
-    plan = RerunPlan.of([RerunRequest(*pair) for pair in [("a", "1"), ("b", "1"), ("a", "2"), ("", "3"), ("c", " ")]])
+    plan = RerunPlan.of(
+        [
+            RerunRequest(*pair)
+            for pair in [("a", "1"), ("b", "1"), ("a", "2"), ("", "3"), ("c", " "), ("\udc00", "4"), ("d", "\ud800")]
+        ]
+    )
     with closing(opened(tmp_path / "reruns.db", plan)) as journal:
         assert [*journal.items] == ["b"]
     with closing(opened(tmp_path / "reruns.db", plan)) as journal:
@@ -389,7 +395,9 @@ def test_a_second_one_in_this_process_is_told_who_holds_it(tmp_path: Path) -> No
     assert open_descriptors() == before
     assert error.holder == f"process {os.getpid()} on {os.uname().nodename}, since 2026-11-21 10:00:00 UTC"
     assert error.holder in str(error)
-    assert "nothing to remove" in str(error)
+    assert f"is held by another call of this process ({error.holder})" in str(error)
+    assert "Wait until that call has ended, then" in error.advice
+    assert "end it" not in error.advice
     journal.write(WHOLE, "intended")  # and the first is not disturbed
     journal.close()
     with closing(opened(path)) as again:
@@ -408,6 +416,8 @@ except JournalError as error:
         holder, text = answer(program, path)
     assert holder == f"process {os.getpid()} on {os.uname().nodename}, since 2026-11-21 10:00:00 UTC"
     assert f"is held by {holder}" in text
+    assert "or end it" in text
+    assert "nothing to remove" in text
 
 
 def test_a_holder_that_says_nothing_holds_it_all_the_same(tmp_path: Path) -> None:
@@ -423,6 +433,7 @@ def test_a_holder_that_says_nothing_holds_it_all_the_same(tmp_path: Path) -> Non
 )
 def test_a_lock_file_with_nonsense_is_taken_over_from_a_nameless_process(tmp_path: Path, nonsense: str) -> None:
     path = tmp_path / "reruns.db"
+    opened(path).close()
     path.with_name("reruns.db.lock").write_text(nonsense)
     with closing(opened(path)) as journal:
         assert journal.taken_over == "another process, which has not said its name"
@@ -474,11 +485,29 @@ def test_a_journal_of_another_plan_is_refused_and_left_alone(
     before, descriptors = contents(tmp_path), open_descriptors()
     error = refused(path, RerunPlan.of([RerunRequest(*pair) for pair in requests]))
     assert "for another plan" in str(error)
-    assert "another journal for another plan" in error.advice
+    assert "It has run, or may have run, 1 campaign of this plan." in str(error)
+    assert "pass amend=True" in error.advice
+    assert "would run that campaign again" in error.advice
     assert [part for part in parts if part not in str(error)] == []
     assert contents(tmp_path) == before
     assert open_descriptors() == descriptors
     opened(path).close()
+
+
+@pytest.mark.parametrize(("run", "said"), [(0, "no campaign"), (1, "1 campaign"), (3, "3 campaigns")])
+def test_it_is_said_how_many_campaigns_a_new_journal_would_run_again(tmp_path: Path, run: int, said: str) -> None:
+    path = tmp_path / "reruns.db"
+    with closing(opened(path)) as journal:
+        for number in range(1, run + 1):
+            journal.write(intended(journal.items[f"c{number}"]), "intended")
+        journal.write(evolve(journal.items["c4"], state="refused"), "refused")
+        journal.write(intended(journal.items["c5"]), "intended")  # it is not in the other plan
+    error = refused(path, RerunPlan.of([*PLAN.requests[:4], RerunRequest("c6", "g6")]))
+    assert str(error).startswith(f"The journal {path} is for another plan; campaigns only in the journal: 1 (c5)")
+    assert f"It has run, or may have run, {said} of this plan." in str(error)
+    assert "If the plan was corrected, pass amend=True: what was run stays, and is not run again." in error.advice
+    again = {0: "", 1: " would run that campaign again; it", 3: " would run those 3 campaigns again; it"}[run]
+    assert f"A new journal{again} is for a new round." in error.advice
 
 
 def test_a_journal_of_another_service_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -520,8 +549,178 @@ os._exit(0)  # a crash: what was written last is in the file beside
     error = refused(path)
     assert part in str(error)
     after = contents(tmp_path)
-    assert after.pop("theirs.db.lock") == b""
     assert after == before
+
+
+# --- a plan that is corrected ------------------------------------------------------------------------------------------
+
+
+def requests(**groups: str) -> RerunPlan:
+    return RerunPlan.of([RerunRequest(name, group) for name, group in groups.items()])
+
+
+def test_what_was_never_sent_may_be_amended(tmp_path: Path) -> None:
+    path = tmp_path / "reruns.db"
+    with closing(opened(path)) as journal:
+        journal.write(intended(journal.items["c2"]), "intended")
+        journal.write(evolve(journal.items["c2"], state="started", run_number=4), "started")
+        journal.write(evolve(journal.items["c3"], state="refused", reason="no such group"), "refused", "no such group")
+        journal.write(evolve(journal.items["c4"], state="refused", reason="no such campaign"), "refused")
+        started = journal.items["c2"]
+    right = requests(c5="g5", n1="g", c2="g2", c3="right", c1="g1")
+    with closing(opened(path, right, amend=True)) as journal:
+        assert journal.continued
+        assert [*journal.items] == ["c5", "n1", "c2", "c3", "c1"]
+        assert journal.items["c2"] == started
+        for name, group in (("c5", "g5"), ("n1", "g"), ("c3", "right"), ("c1", "g1")):
+            assert journal.items[name] == RerunItem(campaign_id=name, new_customer_group_id=group)
+        assert {name: [(step.step, step.detail) for step in made] for name, made in journal.steps().items()} == {
+            "c5": [],
+            "n1": [("added", "the plan was amended")],
+            "c2": [("intended", ""), ("started", "")],
+            "c3": [("refused", "no such group"), ("amended", "it was to be run for the group g3")],
+            "c1": [],
+        }
+        assert journal.steps()["n1"][0].at == BEGAN
+        journal.write(intended(journal.items["n1"]), "intended")
+    assert query(path, "SELECT step, detail FROM steps WHERE campaign_id = 'c4' ORDER BY id") == [
+        ("refused", ""),
+        ("removed", "it was to be run for the group g4"),
+    ]
+    assert query(path, "SELECT position, campaign_id FROM items ORDER BY position") == [
+        *enumerate(("c5", "n1", "c2", "c3", "c1"), 1)
+    ]
+    assert query(path, "SELECT plan_digest FROM job") == [(right.digest,)]
+    assert query(path, "PRAGMA quick_check") + query(path, "PRAGMA foreign_key_check") == [("ok",)]
+    assert "for another plan" in str(refused(path))
+    with closing(opened(path, right)) as journal:
+        assert journal.items["n1"].state == "intended"
+
+
+def test_a_campaign_may_be_taken_out_and_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "reruns.db"
+    opened(path).close()
+    opened(path, requests(c1="g1"), amend=True).close()
+    with closing(opened(path, requests(c2="other", c1="g1"), amend=True)) as journal:
+        assert journal.items["c2"] == RerunItem(campaign_id="c2", new_customer_group_id="other")
+        assert [step.step for step in journal.steps()["c2"]] == ["removed", "added"]
+
+
+def test_amending_to_the_same_plan_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "reruns.db"
+    with closing(opened(path, amend=True)) as journal:
+        assert not journal.continued
+        journal.write(intended(journal.items["c1"]), "intended")
+        item = journal.items["c1"]
+    rows = "SELECT * FROM items ORDER BY position"
+    before = query(path, rows)
+    for plan in (PLAN, RerunPlan.of(reversed(PLAN.requests))):
+        with closing(opened(path, plan, amend=True)) as journal:
+            assert journal.items["c1"] == item
+            assert [step.step for step in journal.steps()["c1"]] == ["intended"]
+        assert query(path, rows) == before
+
+
+def test_what_is_not_run_may_be_amended_too(tmp_path: Path) -> None:
+    path = tmp_path / "reruns.db"
+    wrong = RerunPlan.of([RerunRequest("", "g"), *PLAN, RerunRequest("d", "g"), RerunRequest("d", "h")])
+    opened(path, wrong).close()
+    with closing(opened(path, amend=True)) as journal:
+        assert [*journal.items] == [request.campaign_id for request in PLAN]
+        assert [step for made in journal.steps().values() for step in made] == []
+    assert query(path, "SELECT min(position), max(position) FROM items") == [(1, 5)]
+    with closing(opened(path, wrong, amend=True)) as journal:
+        assert [*journal.items] == [request.campaign_id for request in PLAN]
+    assert query(path, "SELECT min(position), max(position) FROM items") == [(2, 6)]
+
+
+SENT: Final[list[tuple[ItemState, ...]]] = [
+    ("intended",),
+    ("intended", "planned"),
+    ("intended", "conflict"),
+    ("conflict",),
+    ("started",),
+    ("intended", "started", "published", "downloaded"),
+    ("intended", "started", "failed"),
+]
+
+
+@pytest.mark.parametrize("moves", SENT)
+@pytest.mark.parametrize(
+    "groups",
+    [[("c2", "g2")], [("c1", "other"), ("c2", "g2")], [("c1", "g1"), ("c2", "g2"), ("c1", "g1")]],
+)
+def test_what_may_have_been_run_cannot_be_amended(
+    tmp_path: Path, moves: tuple[ItemState, ...], groups: list[tuple[str, str]]
+) -> None:
+    path = tmp_path / "reruns.db"
+    with closing(opened(path)) as journal:
+        for state in moves:
+            item = journal.items["c1"]
+            journal.write(evolve(item, state=state, attempts=item.attempts + (state == "intended")), state)
+    before, descriptors = contents(tmp_path), open_descriptors()
+    error = refused(path, RerunPlan.of([RerunRequest(*pair) for pair in groups]), amend=True)
+    assert "cannot be amended: 1 campaign was sent already" in str(error)
+    assert "for another group: c1." in str(error)
+    assert "back into the plan" in error.advice
+    assert contents(tmp_path) == before
+    assert open_descriptors() == descriptors
+    with closing(opened(path, requests(c2="g2", c1="g1"), amend=True)) as journal:
+        assert [*journal.items] == ["c2", "c1"]
+        assert journal.items["c1"].state == moves[-1]
+
+
+def test_what_the_service_refused_can_be_amended(tmp_path: Path) -> None:
+    path = tmp_path / "reruns.db"
+    with closing(opened(path)) as journal:
+        journal.write(evolve(journal.items["c1"], state="intended", attempts=1, newest_run=1), "intended")
+        journal.write(evolve(journal.items["c1"], state="refused"), "refused")
+    with closing(opened(path, requests(c1="another", c2="g2"), amend=True)) as journal:
+        assert journal.items["c1"] == RerunItem(campaign_id="c1", new_customer_group_id="another")
+
+
+def test_three_campaigns_that_stand_in_the_way_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "reruns.db"
+    with closing(opened(path)) as journal:
+        for item in tuple(journal.items.values()):
+            journal.write(intended(item), "intended")
+    error = refused(path, requests(c1="g1", c9="g9"), amend=True)
+    assert "4 campaigns were sent already" in str(error)
+    assert "for another group: c2, c3, c4, ...." in str(error)
+
+
+SOME: Final = st.dictionaries(st.sampled_from([f"c{number}" for number in range(6)]), st.sampled_from("gh"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_amending_loses_nothing_that_was_sent(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reruns.db"
+        plan = requests(**data.draw(SOME))
+        with closing(opened(path, plan)) as journal:
+            for name in data.draw(st.sets(st.sampled_from([*journal.items])) if journal.items else st.just(set[str]())):
+                journal.write(intended(journal.items[name]), "intended")
+            model = dict(journal.items)
+        for _ in range(3):
+            wanted = data.draw(SOME)
+            after = {
+                name: model[name]
+                if name in model and model[name].new_customer_group_id == group
+                else RerunItem(campaign_id=name, new_customer_group_id=group)
+                for name, group in wanted.items()
+            }
+            sent = {name for name, item in model.items() if item.attempts}
+            if all(after.get(name) == model[name] for name in sent):
+                model, plan = after, requests(**wanted)
+                opened(path, plan, amend=True).close()
+            else:
+                refused(path, requests(**wanted), amend=True)
+            with closing(opened(path, plan)) as journal:
+                assert dict(journal.items) == model
+                assert {name for name, made in journal.steps().items() for step in made if step.step == "intended"} == {
+                    name for name, item in model.items() if item.attempts
+                }
 
 
 # --- what goes wrong ---------------------------------------------------------------------------------------------------
@@ -596,6 +795,118 @@ def test_a_journal_that_was_removed_and_whose_log_was_not_is_no_new_one(tmp_path
         assert path.with_name("reruns.db-wal").read_bytes() == b"intentions"
     path.with_name("reruns.db-wal").unlink()
     opened(path).close()
+
+
+@pytest.mark.parametrize("left", [None, b""])
+@pytest.mark.parametrize("crashed", [False, True])
+def test_a_journal_that_is_gone_is_not_begun_again(tmp_path: Path, left: bytes | None, crashed: bool) -> None:
+    path, lock = tmp_path / "reruns.db", tmp_path / "reruns.db.lock"
+    if crashed:
+        assert child("current = opened()\nos._exit(0)", path).returncode == 0
+    else:
+        opened(path).close()
+    assert bool(lock.read_bytes()) is crashed
+    for name in names_in(tmp_path) - {lock.name}:
+        (tmp_path / name).unlink()
+    if left is not None:
+        path.write_bytes(left)
+        path.with_name("reruns.db-wal").write_bytes(b"")
+    before, descriptors = contents(tmp_path), open_descriptors()
+    for amend in (False, True):
+        error = refused(path, amend=amend)
+        assert "has been removed or emptied, or was never begun: its lock file reruns.db.lock" in str(error)
+        assert "Put back the journal." in error.advice
+        assert "For a new round, which runs everything again, remove reruns.db.lock" in error.advice
+        assert contents(tmp_path) == before
+    assert open_descriptors() == descriptors
+    lock.unlink()
+    with closing(opened(path)) as journal:
+        assert not journal.continued
+
+
+@pytest.mark.parametrize("at", ["_make_file", "_look", "_connect", "_begin", "_insert", "signature"])
+def test_what_fails_before_the_journal_is_begun_does_not_stand_in_the_way_of_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    path = tmp_path / "reruns.db"
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    descriptors = open_descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, at, fails)
+        for _ in range(2):
+            assert "No space left" in str(refused(path))
+            assert names_in(tmp_path) <= {"reruns.db"}
+    assert open_descriptors() == descriptors
+    with closing(opened(path)) as journal:
+        assert not journal.continued
+
+
+@pytest.mark.parametrize("at", ["_insert", "_value", "_identity"])
+def test_a_process_that_is_killed_while_it_begins_does_not_stand_in_the_way_of_the_next_one(
+    tmp_path: Path, at: str
+) -> None:
+    path = tmp_path / "reruns.db"
+    program = f"""
+real = journal.{at}
+def killed(*arguments):
+    if "{at}" != "_identity" or path.with_name("reruns.db.lock").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments)
+journal.{at} = killed
+opened()
+"""
+    for _ in range(2):
+        assert child(program, path).returncode == -9
+        assert (path.stat().st_size if path.exists() else 0) == 0
+        assert path.with_name("reruns.db.lock").exists()
+    if at == "_identity":  # before it could say that it begins
+        assert "or was never begun" in str(refused(path))
+        return
+    with pytest.MonkeyPatch.context() as patch:  # nor does a failure after that
+        patch.setattr(module, "_begin", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            opened(path)
+    assert names_in(tmp_path) - {"reruns.db-journal"} == {"reruns.db"}
+    with closing(opened(path)) as journal:
+        assert not journal.continued
+        assert "beginning" not in json.loads(path.with_name("reruns.db.lock").read_text())
+
+
+def test_one_that_was_begun_and_fails_then_is_missed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "reruns.db"
+    real = module._connect
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_connect", lambda path, how: real(path, f"{how}&vfs=unix-none"))
+        refused(path)
+    assert path.stat().st_size
+    path.unlink()
+    assert "has been removed or emptied" in str(refused(path))
+
+
+def test_a_journal_without_its_lock_file_is_none_that_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "reruns.db"
+    with closing(opened(path)) as journal:
+        journal.write(WHOLE, "intended")
+    path.with_name("reruns.db.lock").unlink()
+    before = contents(tmp_path)
+    refused(path, requests(c9="g"))
+    assert contents(tmp_path) == before
+    with closing(opened(path)) as journal:
+        assert journal.items["c1"] == WHOLE
+
+
+def test_one_that_crashed_under_the_number_of_this_process_is_no_call_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "reruns.db"
+    opened(path).close()
+    held = signature(BEGAN.timestamp())  # as in containers, where all have the same number
+    path.with_name("reruns.db.lock").write_text(held)
+    with closing(opened(path)) as journal:
+        assert journal.taken_over == f"process {os.getpid()} on {os.uname().nodename}, since 2026-11-21 10:00:00 UTC"
 
 
 def make_folder(path: Path) -> None:
@@ -859,6 +1170,7 @@ def test_another_program_that_has_locked_it_is_waited_for_and_then_named(
     with locked_by_another_program(path):
         assert "Another program has locked the journal" in str(refused(path))
     path.write_bytes(b"")
+    path.with_name("reruns.db.lock").unlink()
     with locked_by_another_program(path):
         assert "Another program has locked the journal" in str(refused(path))
 
@@ -1005,3 +1317,18 @@ def test_the_time_is_the_clocks(tmp_path: Path) -> None:
         clock.now = later.timestamp()
         journal.write(WHOLE, "intended")
         assert [step.at for step in journal.steps()["c1"]] == [later]
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "what"),
+    [
+        ("DELETE FROM items WHERE campaign_id = 'c2'", "its campaigns are not those of the plan"),
+        ("UPDATE items SET new_customer_group_id = 'other'", "its campaigns are not those of the plan"),
+    ],
+)
+def test_what_was_written_into_it_by_hand_is_noticed(tmp_path: Path, by_hand: str, what: str) -> None:
+    path = tmp_path / "reruns.db"
+    opened(path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(by_hand)
+    assert f"is damaged: {what}" in str(refused(path, PLAN))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -101,3 +102,76 @@ def test_of_a_log_that_is_cut_anywhere_what_is_whole_is_read(tmp_path: Path) -> 
                 assert [int(step.detail) for step in steps[name]] == list(range(1, item.attempts + 1)), (seed, size)
             found.append(sum(map(len, steps.values())))
     assert found == sorted(found), seed
+
+
+AMENDING = f"""
+import json, os, signal, sqlite3, sys, time
+from pathlib import Path
+from nudgescribe_async.rerun import journal as module
+from nudgescribe_async.rerun.plan import RerunPlan, RerunRequest
+
+folder, wide = Path(sys.argv[1]), "g" * 80_000  # more than fits into the memory that SQLite takes for it
+old = RerunPlan.of([RerunRequest(f"c{{number}}", wide) for number in range(40)])
+new = RerunPlan.of([RerunRequest(f"c{{number}}", wide + "h") for number in range(50, 10, -1)])
+left = None
+
+class Connection(sqlite3.Connection):
+    def execute(self, *arguments):
+        global left
+        if left is not None:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().execute(*arguments)
+
+def connect(path, how):
+    made = sqlite3.connect(f"{{path.as_uri()}}?{{how}}", uri=True, isolation_level=None, factory=Connection)
+    made.text_factory = module._text
+    return made
+
+def opened(path, plan, **options):
+    return module.Journal.open(path, plan, service={SERVICE!r}, now=time.time, **options)
+
+def state(path):
+    with sqlite3.connect(path) as connection:
+        job = connection.execute("SELECT plan_digest FROM job").fetchone()
+        items = connection.execute("SELECT position, campaign_id, new_customer_group_id FROM items ORDER BY 1").fetchall()
+        steps = connection.execute("SELECT count(*) FROM steps").fetchone()
+        assert connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+    connection.close()
+    return job, items, steps
+
+module._connect = connect
+path, found = folder / "first.db", []
+opened(path, old).close()
+begun, before = path.read_bytes(), state(path)
+left = 10_000
+journal = opened(path, new, amend=True)
+calls, left = 10_000 - left, None
+journal.close()
+after = state(path)
+for kill in [*range(1, calls, 12), calls - 1, calls, calls + 1]:  # the last but two is the COMMIT
+    path = folder / f"{{kill}}.db"
+    path.write_bytes(begun)
+    process = os.fork()
+    if process == 0:
+        left = kill
+        opened(path, new, amend=True)
+        os._exit(0)
+    _, ended = os.waitpid(process, 0)
+    is_new = state(path) == after
+    assert is_new or state(path) == before, kill
+    found.append((is_new, ended))
+    opened(path, new, amend=True).close()  # whatever was left, it can be gone on with
+    assert state(path) == after, kill
+    path.unlink()
+print(json.dumps(found))
+"""
+
+
+def test_a_plan_is_amended_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", AMENDING, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert len(found) > 10
+    assert found == [*([[False, signal.SIGKILL]] * (len(found) - 2)), [True, signal.SIGKILL], [True, 0]]

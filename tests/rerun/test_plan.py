@@ -120,6 +120,24 @@ def test_mistakes_name_what_is_empty_or_there_twice() -> None:
     assert PLAN.mistakes() == {}
 
 
+@pytest.mark.parametrize(
+    ("campaign", "group", "mistake"),
+    [
+        ("", "g-1", "The campaign id is empty."),
+        (" \t\n", "g-1", "The campaign id is empty."),
+        ("c-1", "\u00a0", "The id of the customer group is empty."),
+        (" c-1", "g-1", "An id has white space at its beginning or end."),
+        ("c-1\n", "g-1", "An id has white space at its beginning or end."),
+        ("c-1", "g-1\u2003", "An id has white space at its beginning or end."),
+        ("c-\ud800", "g-1", "An id has characters that no text can have (half of a surrogate pair)."),
+        ("c-1", "g-\udfff", "An id has characters that no text can have (half of a surrogate pair)."),
+    ],
+)
+def test_ids_that_can_be_nobodys(campaign: str, group: str, mistake: str) -> None:
+    plan = RerunPlan([RerunRequest("c-9", "g 9"), RerunRequest(campaign, group), RerunRequest("c-\U0001f600", "g-1")])
+    assert plan.mistakes() == {1: mistake}
+
+
 @given(st.lists(st.builds(RerunRequest, st.sampled_from(["a", "b", "c", " ", ""]), st.sampled_from(["g", ""]))))
 def test_what_has_no_mistake_is_there_once_and_whole(requests: list[RerunRequest]) -> None:
     plan = RerunPlan(requests)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import re
 import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import pytest
 from attrs import fields
@@ -22,20 +24,32 @@ from nudgescribe_async.endpoints.models import RerunComparison
 from nudgescribe_async.errors import ConflictError, RerunError
 from nudgescribe_async.rerun import page
 from nudgescribe_async.rerun.item import RerunStep
+from nudgescribe_async.rerun.plan import RerunPlan, RerunRequest
 from nudgescribe_async.rerun.report import (
     ADVICE,
     SERIOUS,
+    Need,
     RerunOutcome,
     RerunReport,
     RerunState,
     cells,
     cut,
+    cut_middle,
     duration,
+    need_of,
     one_line,
+    sentence,
 )
 
 BEGAN = datetime(2026, 1, 12, 9, tzinfo=UTC)
-FAILING: tuple[RerunState, ...] = ("unknown", "conflict", "unfinished", "refused", "not_started")
+Failing: TypeAlias = Literal["unknown", "conflict", "unfinished", "refused", "not_started"]
+FAILING: tuple[Failing, ...] = (
+    "unknown",
+    "conflict",
+    "unfinished",
+    "refused",
+    "not_started",
+)
 HOSTILE = "</td><script>alert('x')</script>\"' onmouseover=\"x\x1b[31m\x9b2J\r\n\u202eevil\ud800{}:url(//x.example)"
 
 
@@ -80,7 +94,8 @@ def test_every_campaign_is_in_one_state_and_counted_there() -> None:
     whole = one_of_each()
     assert len(whole) == sum(whole.counts.values()) == 6
     assert list(whole) == list(whole.outcomes)
-    assert set(SERIOUS) | {"succeeded"} == set(get_args(RerunState)) == set(ADVICE) | {"succeeded"}
+    assert set(SERIOUS) | {"succeeded"} == set(get_args(RerunState))
+    assert set(get_args(Need)) == set(ADVICE) == set(page._NEEDS) == set(SERIOUS) | {"failed", "plan"}
 
 
 @pytest.mark.parametrize("status", ["Ready for review", "READY FOR REVIEW"])
@@ -90,7 +105,16 @@ def test_in_review_are_those_that_succeeded_and_wait_for_people(status: str) -> 
     done = outcome(3, campaign_status="Ready to publish")
     whole = report(waiting, refused, done)
     assert whole.in_review == (waiting,)
-    assert "1 of them in review" in repr(whole)
+    assert "NOT COMPLETE: 2 of 3 campaigns succeeded (1 waits for review), 1 refused; none is published; " in repr(
+        whole
+    )
+
+
+def test_published_are_those_whose_run_is_whatever_else_is_left_to_do() -> None:
+    whole = report(outcome(1, published=True), outcome(2, "unfinished", published=True), outcome(3, "refused"))
+    assert [item.position for item in whole.published] == [1, 2]
+    assert "; 2 are published; " in repr(whole)
+    assert whole.as_dict()["counts"]["published"] == 2
 
 
 def test_it_is_complete_only_if_all_succeeded() -> None:
@@ -106,7 +130,7 @@ def test_a_report_is_true_even_of_an_empty_plan() -> None:
     assert "the plan is empty" in repr(report())
 
 
-def test_the_time_of_a_campaign_is_from_its_first_step_to_its_last_in_whatever_order_the_clock_had_them() -> None:
+def test_a_campaign_begins_with_its_first_step_and_ends_with_its_last_in_whatever_order_the_clock_had_them() -> None:
     assert outcome(1).seconds == 61.5
     back = outcome(1, steps=steps((30, "intended"), (10, "started")))
     assert (back.seconds, back.begins, back.ends) == (20, BEGAN + timedelta(seconds=10), BEGAN + timedelta(seconds=30))
@@ -114,6 +138,33 @@ def test_the_time_of_a_campaign_is_from_its_first_step_to_its_last_in_whatever_o
     assert (none.seconds, none.begins, none.ends) == (None, None, None)
     assert report().seconds == 90
     assert report(ended=BEGAN - timedelta(seconds=1)).seconds == 0
+
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize(
+    ("parts", "seconds"),
+    [
+        ([(0, "refused")], None),
+        ([(0, "refused"), (DAY, "refused")], None),  # nothing was ever sent
+        ([(0, "refused"), (600, "intended"), (601, "started")], 1),
+        ([(0, "intended"), (1, "denied"), (11, "refused"), (DAY, "refused")], 11),
+        ([(0, "intended"), (1, "denied"), (11, "refused"), (600, "intended"), (603, "started")], 14),
+        ([(0, "intended"), (5, "lost"), (15, "absent"), (16, "intended"), (17, "started")], 16),
+        ([(0, "intended"), (1, "unsent"), (31, "intended"), (33, "started")], 3),
+        ([(0, "intended"), (DAY, "adopted"), (DAY + 60, "ready")], 60),  # the process was killed
+        ([(0, "intended"), (5, "lost"), (DAY, "adopted")], 5),
+        ([(0, "intended"), (1, "started"), (7_201, "ready")], 7_201),  # the service takes its time
+        ([(0, "started"), (60, "ready"), (DAY, "publishing"), (DAY + 9, "publishing"), (DAY + 30, "published")], 90),
+        ([(0, "started"), (60, "published"), (90, "downloaded")], 60),
+        ([(0, "intended")], None),
+    ],
+)
+def test_the_seconds_of_a_campaign_are_those_in_which_something_was_under_way(
+    parts: list[tuple[float, str]], seconds: float | None
+) -> None:
+    assert outcome(1, steps=steps(*parts)).seconds == seconds
 
 
 def test_the_title_is_the_name_where_it_is_known() -> None:
@@ -147,21 +198,56 @@ def test_the_repr_has_the_verdict_first_and_none_of_the_service_s_words() -> Non
 
 def test_the_repr_of_a_success_asks_for_nothing() -> None:
     assert repr(report(outcome(1), outcome(2), sent=2)) == (
-        "<RerunReport complete: all 2 succeeded; 2 requests to run a campaign in 1 min 30 s; journal '/state/reruns.db'>"
+        "<RerunReport complete: all 2 campaigns have their run; none is published; 2 requests to run a campaign in "
+        "1 min 30 s; journal '/state/reruns.db'>"
     )
-    assert "complete: the one campaign succeeded; 1 request to run a campaign" in repr(report(outcome(1)))
+
+
+WAITING: dict[str, Any] = {"campaign_status": "Ready for review"}
+OUT: dict[str, Any] = {"campaign_status": "Published", "published": True}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "text"),
+    [
+        ([{}], "complete: the one campaign has its run; it is not published; 1 request "),
+        ([OUT], "complete: the one campaign has its run; it is published; 1 request "),
+        ([WAITING], "complete but for people: 1 of 1 campaign has its run, 1 waits for review; it is not published; "),
+        ([OUT, OUT], "complete: all 2 campaigns have their run; all are published; "),
+        ([OUT, {}, {}], "complete: all 3 campaigns have their run; 1 is published; "),
+        ([{}, {}], "complete: all 2 campaigns have their run; none is published; "),
+        (
+            [OUT] * 28 + [WAITING] * 12,
+            "complete but for people: 40 of 40 campaigns have their run, 12 wait for review; 28 are published; ",
+        ),
+    ],
+)
+def test_the_verdict_says_who_waits_for_people_and_what_is_published(kinds: list[dict[str, Any]], text: str) -> None:
+    whole = report(*(outcome(number, **more) for number, more in enumerate(kinds, 1)))
+    assert whole.complete  # the program has nothing left to do
+    assert whole.headline.startswith(text)
+    assert "NOT" not in repr(whole)
+    assert "raise_for_failures" not in repr(whole)
 
 
 def test_a_journal_in_which_all_was_done_before_reads_as_such() -> None:
     old = [outcome(number) for number in range(1, 401)]
     later = report(*old, began=BEGAN + timedelta(days=1), ended=BEGAN + timedelta(days=1, seconds=2), sent=0)
-    assert "complete: all 400 were done by earlier calls; nothing was sent" in repr(later)
-    assert "all 400 were done by earlier calls; nothing was sent." in later.as_table()
+    said = "omplete: all 400 campaigns were done by earlier calls; none is published; nothing was sent"
+    assert f"c{said}" in repr(later)
+    assert f"C{said}." in later.as_table()
     assert "Nothing was sent by this call" in later.as_html()
     assert "earlier calls" not in repr(report(*old, sent=0))  # the steps are of this call
+    waiting = report(*old, outcome(401, **WAITING), began=later.began, ended=later.ended, sent=0)
+    assert (
+        "complete but for people: 401 of 401 campaigns have their run from earlier calls, 1 waits for review; none is "
+        "published; nothing was sent"
+    ) in repr(waiting)
     fresh = RerunStep(at=later.began, step="downloaded")
     downloads = report(*old, outcome(401, steps=(fresh,)), began=later.began, ended=later.ended, sent=0)
-    assert "earlier calls" not in repr(downloads)
+    assert "; 400 runs were made by earlier calls" in repr(downloads)
+    assert "done by earlier calls" not in repr(downloads)
+    assert len(downloads.earlier) == 400
 
 
 # ----------------------------------------------------------------------------------------------------- its exception
@@ -179,7 +265,7 @@ def raised(whole: RerunReport) -> RerunError:
 
 
 @pytest.mark.parametrize("state", FAILING)
-def test_each_state_that_is_no_success_is_raised_with_what_to_do(state: RerunState) -> None:
+def test_each_state_that_is_no_success_is_raised_with_what_to_do(state: Failing) -> None:
     whole = report(outcome(1), outcome(2, state, reason="It is so."))
     error = raised(whole)
     name = state.replace("_", " ")
@@ -212,8 +298,132 @@ def test_long_and_hostile_reasons_do_not_flood_the_error() -> None:
     assert text.isprintable()
 
 
-def test_the_error_says_why_the_call_was_stopped() -> None:
-    assert "Stopped by SIGTERM." in str(raised(report(outcome(1, "not_started"), stopped="Stopped by SIGTERM.")))
+@pytest.mark.parametrize(
+    ("stopped", "text"),
+    [
+        ("The client was closed.", " Stopped: The client was closed."),
+        ("the client was closed", " Stopped: The client was closed."),
+        ("Is it\nso?", " Stopped: Is it so?"),
+    ],
+)
+def test_everything_says_why_the_call_was_stopped_in_a_sentence(stopped: str, text: str) -> None:
+    whole = report(outcome(1, "not_started", reason="It was not sent."), stopped=stopped)
+    assert raised(whole).message.endswith(f": campaign 'campaign-1' is not started: It was not sent.{text}")
+    assert f"\n{text.strip()}\n" in whole.as_table()
+    assert "Stopped" not in report(outcome(1)).as_table()
+    parsed = checked(whole)
+    assert ("dt", "Stopped") in parsed.pieces
+    assert ("b", text.removeprefix(" Stopped: ")) in parsed.pieces
+    assert ("dt", "Stopped") not in checked(report(outcome(1))).pieces
+    assert "; stopped early; " in repr(whole)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("it is so", "It is so."), ("It is so.", "It is so."), ("is\x1bit so!", "Is\ufffdit so!"), ("", ".")],
+)
+def test_a_sentence_begins_and_ends_as_one(text: str, said: str) -> None:
+    assert sentence(text) == said
+
+
+def test_the_same_reason_is_told_once_with_how_many_campaigns_it_is_of() -> None:
+    path = "/state/a/long/path/reruns.db"
+    items = [outcome(number, "not_started", reason=f"The journal {path} cannot be written.") for number in range(1, 30)]
+    text = str(
+        raised(report(outcome(30, "refused", reason="No."), *items, outcome(31, "not_started", reason="Other.")))
+    )
+    assert text.count(path) == 1
+    assert (
+        "campaign 'campaign-30' is refused: No; 29 campaigns (the first is 'campaign-1') are not started: "
+        f"The journal {path} cannot be written; campaign 'campaign-31' is not started: Other."
+    ) in text
+    assert "more" not in text
+
+
+def test_one_reason_in_two_states_is_told_for_each_and_further_reasons_are_counted_in_campaigns() -> None:
+    items = [outcome(1, "unknown", reason="So."), outcome(2, "refused", reason="So.")]
+    items += [outcome(number, "not_started", reason=f"Reason {number // 10}.") for number in range(10, 40)]
+    message = raised(report(*items)).message
+    assert message == (
+        "32 of 32 campaigns are not done (1 unknown, 1 refused, 30 not started): campaign 'campaign-1' is unknown: So; "
+        "campaign 'campaign-2' is refused: So; 10 campaigns (the first is 'campaign-10') are not started: Reason 1; "
+        "and 20 more."
+    )
+
+
+def test_of_a_long_reason_the_end_that_says_what_to_do_survives() -> None:
+    reason = f"It was not sent: {'so it is, ' * 60}and that is why. Look with reruns.history, and decide."
+    message = raised(report(outcome(1, "unknown", reason=reason))).message
+    assert "campaign 'campaign-1' is unknown: It was not sent: so it is" in message
+    assert message.endswith("and that is why. Look with reruns.history, and decide.")
+    assert " \u2026 " in message
+    assert len(message) < 400
+
+
+@settings(deadline=None, database=None)
+@given(st.text(), st.integers(10, 300))
+def test_what_is_cut_in_the_middle_fits_and_keeps_both_ends(text: str, length: int) -> None:
+    found = cut_middle(text, length)
+    assert len(found) <= length
+    assert (found == text) == (len(text) <= length or found == text)
+    begin, _, end = found.partition(" \u2026 ") if len(text) > length else (text, "", text)
+    assert text.startswith(begin)
+    assert text.endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "need"),
+    [
+        ("succeeded", {}, None),
+        ("refused", {"reason": "The campaign is in the plan 2 times (items 1, 2), so none of them is run."}, "plan"),
+        ("refused", {"reason": "The campaign id is empty."}, "plan"),
+        ("refused", {"reason": "The id of the customer group is empty."}, "plan"),
+        ("refused", {"reason": "An id has characters that no text can have (half of a surrogate pair)."}, "plan"),
+        ("refused", {"reason": "The account has no such campaign."}, "refused"),
+        ("not_started", {"reason": "The campaign is in the plan."}, "not_started"),
+        ("unfinished", {"reason": "The service has failed in its work on run 2: the campaign is 'Failed'."}, "failed"),
+        ("unfinished", {"reason": "Run 2 is there. The service has failed in its work on it."}, "failed"),
+        ("unfinished", {"reason": "It is so.", "steps": steps((0, "started"), (9, "failed"))}, "failed"),
+        ("unfinished", {"reason": "It is so.", "steps": steps((0, "failed"), (9, "ready"))}, "unfinished"),
+        ("unknown", {"reason": "The service has failed."}, "unknown"),
+        ("conflict", {}, "conflict"),
+    ],
+)
+def test_each_campaign_needs_what_its_state_and_reason_say(
+    state: RerunState, more: dict[str, Any], need: Need | None
+) -> None:
+    item = outcome(1, state, **more)
+    assert need_of(item) == need
+    if need is not None:
+        assert raised(report(item)).advice == ADVICE[need]
+
+
+def test_the_mistakes_of_a_plan_are_known_as_such() -> None:
+    plan = RerunPlan(
+        [
+            RerunRequest("a", "g"),
+            RerunRequest("a", "g"),
+            RerunRequest("", "g"),
+            RerunRequest("b", " "),
+            RerunRequest("\ud800", "g"),
+            RerunRequest("c", "g "),
+        ]
+    )
+    mistakes = plan.mistakes()
+    assert sorted(mistakes) == [0, 1, 2, 3, 4, 5]
+    assert {need_of(outcome(1, "refused", reason=reason)) for reason in mistakes.values()} == {"plan"}
+
+
+def test_the_advice_tells_the_plan_s_own_mistakes_from_what_the_service_says_and_names_amend() -> None:
+    wrong = outcome(1, "refused", reason="The campaign is in the plan 2 times (items 1, 2), so none of them is run.")
+    other = outcome(2, "refused", reason="The account has no such campaign.")
+    advice = raised(report(wrong, other)).advice
+    assert advice == f"Wrong in the plan: {ADVICE['plan']} Refused: {ADVICE['refused']}"
+    assert ADVICE["plan"].startswith("Correct the plan")
+    assert "amend=True" in ADVICE["plan"]
+    assert "amend=True" in ADVICE["refused"]
+    failed = outcome(1, "unfinished", reason="The service has failed in its work on run 2: the campaign is 'Failed'.")
+    assert raised(report(failed)).advice.startswith("Ask the service what is wrong")
 
 
 def test_error_and_report_pickle_with_the_errors_of_the_outcomes() -> None:
@@ -257,7 +467,8 @@ def test_json_holds_all_of_it() -> None:
     assert found == {
         "complete": False,
         "counts": {
-            "succeeded": 1, "unfinished": 0, "refused": 0, "conflict": 0, "unknown": 1, "not_started": 0, "in_review": 0
+            "succeeded": 1, "unfinished": 0, "refused": 0, "conflict": 0, "unknown": 1, "not_started": 0, "in_review": 0,
+            "published": 1,
         },
         "seconds": 90.0,
         "began": "2026-01-12T09:00:00.000Z",
@@ -327,28 +538,65 @@ def test_the_table_names_its_columns_and_sums_up() -> None:
     assert " ".join(lines[0].split()) == "# campaign name group state status run attempts matched/new/orphaned reason"
     assert "1/20/300" in lines[2]
     assert lines[-1].startswith("NOT COMPLETE: 0 of 2 campaigns succeeded, 1 unfinished, 1 refused; ")
-    assert len(lines) == 5
+    assert lines[-2] == "Journal: /state/reruns.db"
+    assert len(lines) == 6
 
 
 def test_a_narrow_table_keeps_state_and_reason_and_says_what_it_leaves_out() -> None:
     lines = report(*map(wide, range(1, 13))).as_table(width=60).splitlines()
     assert lines[0].split() == ["#", "campaign", "state", "reason"]
-    assert (
-        lines[-2]
-        == "Left out, as the lines are short: group, status, matched/new/orphaned, attempts, seconds, name, run."
+    assert lines[-3] == (
+        "Left out, as the lines are short: attempts, seconds, group, matched/new/orphaned, run, status, name."
     )
 
 
+def usual(position: int) -> RerunOutcome:
+    return outcome(
+        position,
+        "refused" if position % 2 else "succeeded",
+        campaign_id=f"0c7a1e5d-5d2b-4c9a-9a57-1f0e6c2d{position:04d}",
+        new_customer_group_id=f"97351d5e-1111-4c9a-9a57-1f0e6c2d{position:04d}",
+        campaign_name=f"Renewal of motor insurance, {position}",
+        campaign_status="Ready for review",
+        run_number=position,
+        comparison=RerunComparison(matched_count=1, new_count=20, orphaned_count=300),
+        reason="It is not published: publish its messages first." if position % 2 else "",
+        steps=steps((1, "intended"), (2, "started"), (3, "ready")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "names"),
+    [
+        (None, "# campaign name group state status run attempts seconds matched/new/orphaned reason"),
+        (240, "# campaign name group state status run attempts seconds matched/new/orphaned reason"),
+        (225, "# campaign name group state status run seconds matched/new/orphaned reason"),
+        (160, "# campaign name state status run reason"),
+        (135, "# campaign name state status reason"),
+        (100, "# campaign name state reason"),
+        (80, "# campaign state reason"),
+    ],
+)
+def test_columns_that_are_needed_less_go_before_ids_are_cut(width: int | None, names: str) -> None:
+    whole = report(*map(usual, range(1, 9)))
+    lines = whole.as_table(width=width).splitlines()
+    assert " ".join(lines[0].split()) == names
+    assert all(item.campaign_id in line for item, line in zip(whole, lines[2:10], strict=True))
+    if width is None or width >= 160:
+        assert all(
+            item.campaign_name in line for item, line in zip(whole, lines[2:10], strict=True) if item.campaign_name
+        )
+
+
 def test_a_table_without_names_and_reasons_has_no_columns_for_them() -> None:
-    assert report(outcome(1)).as_table().splitlines()[0].split() == [
-        "#",
-        "campaign",
-        "group",
-        "state",
-        "attempts",
-        "seconds",
-    ]
-    assert report().as_table() == "complete: the plan is empty; nothing was sent."
+    lines = report(outcome(1)).as_table().splitlines()
+    assert lines[0].split() == ["#", "campaign", "group", "state", "attempts", "seconds"]
+    assert report().as_table() == ("Journal: /state/reruns.db\nComplete: the plan is empty; nothing was sent.")
+
+
+def test_the_journal_in_the_table_commands_no_terminal() -> None:
+    text = report(outcome(1), journal=Path("/state/\x1b[31m\nred")).as_table()
+    assert "Journal: /state/\ufffd[31m red\n" in text
 
 
 @pytest.mark.parametrize(("width", "kind"), [(59, ValueError), (True, TypeError), (80.0, TypeError)])
@@ -502,28 +750,135 @@ def test_the_page_is_well_formed_self_contained_and_has_every_campaign() -> None
     assert not re.search(r"://|@import|url\(|src=|href=", page._STYLE)
     assert not re.search(r"<(script|img|link|iframe|svg|form)|\shref=|\ssrc=", text)
     for item in whole:
-        assert parsed.pieces.count(("span", item.campaign_id)) == (1 if item.state == "succeeded" else 2)
+        needed = item.state != "succeeded" or item.in_review
+        assert parsed.pieces.count(("span", item.campaign_id)) == (2 if needed else 1)
 
 
-def test_the_page_says_the_verdict_in_words_and_numbers() -> None:
+def test_the_page_says_what_it_is_and_when_and_then_the_verdict() -> None:
     parsed = checked(one_of_each())
-    assert "NOT COMPLETE : 1 of 6 campaigns succeeded, 1 unknown, 1 conflict" in parsed.text
+    words = " ".join(parsed.text.split())
+    said = (
+        "1 of 6 campaigns succeeded, 1 unknown, 1 conflict, 1 unfinished, 1 refused, 1 not started; none is published"
+    )
+    assert f"Campaign reruns 2026-01-12, 09:00 UTC NOT COMPLETE: {said}." in words
+    assert ("title", f"Campaign reruns, 2026-01-12: NOT COMPLETE: {said}") in parsed.pieces
+    assert ("h1", "Campaign reruns ") in parsed.pieces
     assert {("b", "1"), ("dd", "2026-01-12 09:00:00 to 2026-01-12 09:01:30 UTC, 1 min 30 s")} <= set(parsed.pieces)
     assert ("code", "/state/reruns.db") in parsed.pieces
-    for state in FAILING:
-        assert ADVICE[state] in parsed.text
     assert all(f"Because of {number}." in parsed.text for number in range(2, 7))
     done = checked(report(outcome(1), outcome(2)))
-    assert "Complete : all 2 succeeded" in done.text
-    assert "Nothing is left to do" in done.text
-    assert done.of("class").count("zero") == 6
+    assert "Complete: all 2 campaigns have their run; none is published." in " ".join(done.text.split())
+    assert done.of("class").count("zero") == 7
 
 
-def test_what_needs_somebody_comes_first_and_names_each_campaign_that_did_not_succeed() -> None:
+@pytest.mark.parametrize(
+    ("items", "kind"),
+    [
+        ([outcome(1)], "good"),
+        ([outcome(1), outcome(2, **WAITING)], "warn"),
+        ([outcome(1, **WAITING), outcome(2, "refused")], "bad"),
+    ],
+)
+def test_the_verdict_has_the_colour_of_what_it_says(items: list[RerunOutcome], kind: str) -> None:
+    assert [value for value in checked(report(*items)).of("class") if value.startswith("verdict")] == [
+        f"verdict {kind}"
+    ]
+
+
+def test_in_another_zone_the_page_still_says_utc() -> None:
+    zone = timezone(timedelta(hours=-10))
+    whole = report(outcome(1), began=BEGAN.astimezone(zone), ended=BEGAN.astimezone(zone))
+    assert "2026-01-12, 09:00 UTC" in checked(whole).text
+
+
+def tiles(parsed: Page) -> dict[str, str]:
+    """The numbers of the tiles by their names."""
+    found: dict[str, str] = {}
+    for (tag, number), (_, name) in pairwise(parsed.pieces):
+        if tag == "b" and number.replace(",", "").isdigit():
+            found[name.strip()] = number
+    return found
+
+
+def test_the_tiles_count_what_is_published_and_downloaded() -> None:
+    out = [outcome(number, published=True, directory=Path("/out"), files=2) for number in range(1, 4)]
+    parsed = checked(report(*out, outcome(4, published=True), outcome(5, **WAITING), outcome(6, "conflict")))
+    found = tiles(parsed)
+    assert (found["succeeded"], found["published"], found["downloaded"], found["in review"]) == ("5", "4", "3", "1")
+    assert ("small", "6 files") in parsed.pieces
+    assert found["conflict"] == "1"
+    assert ("dd", "4 of 6 campaigns. No letters of the other runs can go out yet.") in parsed.pieces
+    none = checked(report(outcome(1), outcome(2)))
+    assert tiles(none)["published"] == "0"
+    assert "downloaded" not in tiles(none)
+    assert ("dd", "None of 2 campaigns: no letters of these runs can go out yet.") in none.pieces
+    assert ("dd", "2 of 2 campaigns.") in checked(report(*out[:2])).pieces
+    assert ("dt", "Published") not in checked(report()).pieces
+
+
+def action_of(whole: RerunReport) -> str:
+    text = whole.as_html()
+    return text[text.index("What needs somebody") : text.index("<h2>Timeline")]
+
+
+@pytest.mark.parametrize("items", [[], [outcome(1)], [outcome(1, **OUT), outcome(2)]])
+def test_where_nothing_needs_anybody_it_says_so(items: list[RerunOutcome]) -> None:
+    assert "<h2>What needs somebody</h2>\n<p>Nothing needs anybody.</p>".partition("<h2>")[2] in action_of(
+        report(*items)
+    )
+
+
+def test_who_waits_for_review_is_listed_with_what_to_do() -> None:
+    items = [outcome(1, **OUT), *(outcome(number, **WAITING, run_number=7) for number in (2, 3))]
+    action = action_of(report(*items))
+    assert "<h3>Waiting for review: 2</h3>" in action
+    assert "<b>What to do:</b> Review and approve them at the service; then " in action
+    assert "The same call of ns.reruns.run with publish=True publishes" in action
+    assert action.index("at the service") < action.index("ns.reruns.run")  # people first
+    assert [f">campaign-{number}<" in action for number in (1, 2, 3)] == [False, True, True]
+    assert "Nothing needs anybody" not in action
+    assert "<h3>" in action_of(report(outcome(1, **WAITING), outcome(2, "refused")))
+
+
+def test_what_could_be_published_and_was_not_asked_for_is_said() -> None:
+    ready = outcome(1, campaign_status="Ready to publish")
+    action = action_of(report(ready, outcome(2, **OUT), outcome(3, "unfinished", campaign_status="Ready to publish")))
+    assert "<h3>Ready to publish: 1</h3>" in action
+    assert "Nothing needs anybody" not in action_of(report(ready))
+    assert "Ready to publish" not in action_of(report(outcome(1, campaign_status="Ready to publish", published=True)))
+
+
+def test_each_need_has_its_own_list_and_speaks_to_people_before_it_speaks_of_the_program() -> None:
+    items = [outcome(number, state, reason=f"Because of {number}.") for number, state in enumerate(FAILING, 1)]
+    items += [
+        outcome(6, "refused", reason="The campaign is in the plan 2 times (items 6, 7), so none of them is run."),
+        outcome(7, "unfinished", reason="The service has failed in its work on run 2: the campaign is 'Failed'."),
+    ]
+    action = action_of(report(*items))
+    sections = action.split("<h3>")[1:]
+    assert [section.partition("<")[0] for section in sections] == [
+        "Unknown: 1", "Conflict: 1", "Failed at the service: 1", "Unfinished: 1", "Refused: the plan is wrong: 1",
+        "Refused: 1", "Not started: 1",
+    ]  # fmt: skip
+    for section, position in zip(sections, (1, 2, 7, 3, 6, 4, 5), strict=True):
+        people, program, table = (
+            section.index(text) for text in ("<b>What to do:", "For whoever runs the program:", "<table")
+        )
+        assert people < program < table
+        assert "ns.reruns" not in section[:program]
+        assert re.findall(r"<span class=id>campaign-(\d)<", section) == [str(position)]
+    assert "amend=True" in sections[4]
+    assert "amend=True" in sections[5]
+    assert "Ask the service what is wrong" in sections[2]
+    assert all(section.count(ADVICE["failed"].partition(";")[0]) <= 1 for section in sections)
+    assert all(section.count("Find out who") == (section is sections[1]) for section in sections)
+
+
+def test_what_needs_somebody_comes_first_and_names_each_campaign_that_does() -> None:
     text = everything().as_html()
-    action = text[text.index("What needs somebody") : text.index("<h2>Timeline")]
+    action = action_of(everything())
     for item in everything():
-        assert (f">{item.campaign_id}<" in action) == (item.state != "succeeded")
+        assert (f">{item.campaign_id}<" in action) == (item.state != "succeeded" or item.in_review)
     assert text.index("What needs somebody") < text.index("<h2>Timeline") < text.index("<h2>All campaigns")
 
 
@@ -547,12 +902,57 @@ def test_the_bars_show_what_a_campaign_was_doing() -> None:
     [
         ("intended", "unsent", "a"), ("intended", "refused", "a"), ("intended", "adopted", "v"), ("lost", "published", "v"),
         ("adopted", "ready", "g"), ("ready", "publishing", "w"), ("publishing", "publishing", "p"),
-        ("publishing", "unsent", "p"), ("ready", "downloaded", "d"), ("absent", "intended", "w"), ("new", "newer", "w"),
+        ("publishing", "unsent", "f"), ("publishing", "lost", "f"), ("publishing", "absent", "f"),
+        ("publishing", "denied", "f"), ("publishing", "ready", "f"), ("publishing", "failed", "f"),
+        ("publishing", "published", "p"), ("ready", "downloaded", "d"), ("absent", "intended", "w"), ("new", "newer", "w"),
+        ("intended", "denied", "a"), ("denied", "refused", "v"), ("denied", "adopted", "v"),
     ],
 )  # fmt: skip
 def test_each_piece_of_a_bar_is_what_lies_between_two_steps(before: str, after: str, phase: str) -> None:
     whole = report(outcome(1, steps=steps((0, before), (10, after))))
     assert f"<td class=k><i class={phase} style=left:1%;width:98%>" in whole.as_html()
+
+
+def bar_of(*parts: tuple[float, str]) -> tuple[list[str], list[str]]:
+    """The classes of the pieces and of the marks of a campaign with such steps."""
+    text = report(outcome(1, steps=steps(*parts))).as_html()
+    row = text[text.index("<td class=k>") : text.index("</td>", text.index("<td class=k>"))]
+    return re.findall(r"<i class=(\w) ", row), re.findall(r"<b(?: class=(\w))? style", row)
+
+
+@pytest.mark.parametrize(
+    ("names", "pieces", "marks"),
+    [
+        ("publishing publishing published", "p", ["", "", ""]),
+        ("publishing unsent", "f", ["", "x"]),
+        ("publishing denied", "f", ["", "x"]),
+        ("publishing publishing absent", "f", ["", "", "x"]),  # accepted, and nothing came of it
+        ("publishing publishing", "p", ["", ""]),  # accepted, and not seen yet
+        ("publishing lost ready", "fv", ["", "q", "x"]),
+        ("publishing lost published", "fv", ["", "q", ""]),
+        ("publishing lost absent", "fv", ["", "q", "x"]),
+        ("publishing unsent publishing publishing published", "fwp", ["", "x", "", "", ""]),
+        ("publishing lost publishing published", "fvp", ["", "q", "", ""]),
+        ("ready publishing failed", "wf", ["", "", "x"]),
+        ("intended lost absent intended started", "avwa", ["", "q", "o", "", ""]),  # of a run, it is no bad news
+        ("intended unsent intended started ready", "awag", ["", "", "", "", ""]),
+        ("intended denied refused", "av", ["", "x", "x"]),
+        ("intended denied adopted", "av", ["", "x", "o"]),
+        ("publishing published absent", "pw", ["", "", "o"]),
+    ],
+)
+def test_a_publication_that_was_not_done_does_not_look_like_one(names: str, pieces: str, marks: list[str]) -> None:
+    found = bar_of(*((10 * index, name) for index, name in enumerate(names.split())))
+    assert ("".join(found[0]), found[1]) == (pieces, marks)
+
+
+def test_all_that_is_drawn_is_explained() -> None:
+    text = report(outcome(1)).as_html()
+    key = text[text.index("<ul class=key>") : text.index("</ul>", text.index("<ul class=key>"))]
+    drawn = {*page._PHASES.values(), "v", "w", "a"}
+    assert set(re.findall(r"<i class=(\w)>", key)) == drawn
+    assert set(re.findall(r"<b class=(\w)>", key)) == {*page._MARKS.values(), *page._NOT_PUBLISHED.values()}
+    assert all(re.search(rf"(^|\}}|\n)(i)?\.{kind}\{{", page._STYLE) for kind in drawn - {"w"})
 
 
 def test_steps_on_one_spot_share_a_mark_that_shows_the_worst() -> None:
@@ -705,10 +1105,21 @@ def test_the_page_is_written_as_a_whole(tmp_path: Path) -> None:
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "report.html"
     target.write_text("old")
-    monkeypatch.setattr("nudgescribe_async.rerun.page.render", lambda _: "half \ud800")
-    with pytest.raises(UnicodeEncodeError):
-        report(outcome(1)).write_html(target)
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            report(outcome(1)).write_html(target)
     assert target.read_text() == "old"
-    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    os.mkfifo(tmp_path / "pipe")
+    for nothing in (tmp_path, tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(OSError, match="Not a regular file"):
+            report(outcome(1)).write_html(nothing)
+    report(outcome(1, campaign_id="half \ud800")).write_html(target)
+    assert "half" in target.read_text(encoding="utf-8")
     with pytest.raises(FileNotFoundError):
         report(outcome(1)).write_html(tmp_path / "nowhere" / "report.html")
