@@ -91,6 +91,20 @@ def crash(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """400 campaigns run again through lost answers and ten ``kill -9``, with 20 seeds; CI has one."""
+    session.install(".[sandbox,speed]")
+    session.run("python", "benchmarks/rerun_chaos.py", *session.posargs)
+
+
+@nox.session
+def simulate(session: nox.Session) -> None:
+    """10,000 campaigns run again on a virtual clock: how many requests, and how long."""
+    session.install(".[speed]")
+    session.run("python", "benchmarks/rerun_simulation.py", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, strictly, into ``site/``."""
     session.install(".[sandbox]", *group("docs"))
