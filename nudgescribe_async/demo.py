@@ -2,7 +2,7 @@
 
 Starts the sandbox on loopback with a database in a file, and does what an integration does: profile
 fields, groups, uploads, paging everything back, an export, publishing, downloading messages, and a rerun
-for another group. Needs the extra ``sandbox``. Exits with 1 if a single row differs.
+for another group with its journal. Needs the extra ``sandbox``. Exits with 1 if a single row differs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +23,15 @@ from attrs import define, field
 from nudgescribe_async.client import Nudgescribe
 from nudgescribe_async.endpoints.models import CampaignStatus
 from nudgescribe_async.profiles import AesGcmProfiles
+from nudgescribe_async.rerun import RerunRequest
 from nudgescribe_async.sandbox import Sandbox, sample_csv, sample_customers
 from nudgescribe_async.sandbox.examples import SAMPLE_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from nudgescribe_async.endpoints.models import Campaign, Customer, RerunRecord
+    from nudgescribe_async.endpoints.models import Campaign, Customer
+    from nudgescribe_async.rerun import RerunOutcome, RerunReport
 
 __all__ = ["DifferenceError", "Report", "compare", "run"]
 
@@ -135,19 +138,22 @@ async def run(folder: Path, customers: Sequence[Row] | None = None) -> Report:
         await _publish(ns, report, campaign, rows)
         await _download(ns, report, campaign, rows, folder)
 
-        receipt = await ns.reruns.initiate(campaign, loyal)
-        shape = receipt.comparison
-        report.step(
-            "rerun",
-            f"run {receipt.run_number} initiated: segments {shape.matched_count} matched, {shape.new_count} new, "
-            f"{shape.orphaned_count} orphaned; {receipt.archived_count} messages archived",
-        )
-        record = await _settled(ns, campaign, receipt.run_number)
-        report.step("wait", f"run {record.run_number} is {record.campaign_status!s}")
-        if record.campaign_status != CampaignStatus.READY_TO_PUBLISH:
+        rerun = partial(ns.reruns.run, [RerunRequest(campaign, loyal)], journal=folder / "reruns.db")
+        outcome = _succeeded(await rerun(wait=True))
+        shape = outcome.comparison
+        if shape is not None:
+            report.step(
+                "rerun",
+                f"run {outcome.run_number} made: segments {shape.matched_count} matched, {shape.new_count} new, "
+                f"{shape.orphaned_count} orphaned; {outcome.archived_count} messages archived",
+            )
+        report.step("wait", f"run {outcome.run_number} is {outcome.campaign_status}")
+        if outcome.campaign_status != CampaignStatus.READY_TO_PUBLISH:
             # What the API has no operation for: somebody reads the new messages, and approves them.
             await sandbox.approve(campaign)
-        await _publish(ns, report, campaign, again)
+        outcome = _succeeded(await rerun(publish=True))  # the same call goes on
+        report.step("publish", f"run {outcome.run_number}, by the same call with publish=True")
+        await _messages(ns, report, campaign, again, run=outcome.run_number)
         history = await ns.reruns.history(campaign)
         numbers = [item.run_number for item in history]
         if numbers != [2, 1]:
@@ -218,9 +224,12 @@ async def _publish(ns: Nudgescribe, report: Report, campaign_id: str, rows: Sequ
     await ns.messages.publish(campaign_id)
     while (campaign := await _campaign(ns, campaign_id)).campaign_status != CampaignStatus.PUBLISHED:
         await asyncio.sleep(0.05)
-    run = campaign.run_number
     files = await ns.messages.count_pages(campaign_id)
-    report.step("publish", f"run {run} to {files} files", rows=len(rows))
+    report.step("publish", f"run {campaign.run_number} to {files} files", rows=len(rows))
+    await _messages(ns, report, campaign_id, rows, run=campaign.run_number)
+
+
+async def _messages(ns: Nudgescribe, report: Report, campaign_id: str, rows: Sequence[Row], *, run: int | None) -> None:
     messages = [row async for row in ns.messages.iter(campaign_id)]
     report.step("messages", f"of run {run} fetched as CSV", rows=len(messages))
     _compare_messages(f"messages of run {run}", rows, messages)
@@ -251,15 +260,11 @@ def _segment(purchases: int) -> str:
     return "purchases: 2 to below 5" if purchases < 5 else "purchases: 5 and above"
 
 
-async def _settled(ns: Nudgescribe, campaign_id: str, run_number: int) -> RerunRecord:
-    """The run, once its campaign is ready for people or for publishing."""
-    while True:
-        history = await ns.reruns.history(campaign_id)
-        record = next((item for item in history if item.run_number == run_number), None)
-        ready = (CampaignStatus.READY_FOR_REVIEW, CampaignStatus.READY_TO_PUBLISH)
-        if record is not None and record.campaign_status in ready:
-            return record
-        await asyncio.sleep(0.05)
+def _succeeded(report: RerunReport) -> RerunOutcome:
+    """The outcome of the one campaign of a plan."""
+    report.raise_for_failures()
+    [outcome] = report.succeeded
+    return outcome
 
 
 def main() -> int:
