@@ -54,6 +54,8 @@ class _Trial:
     """What this call has tried."""
 
     once: Once
+    never_sent: bool
+    """Whether nothing of ours can be on its way or have arrived: then a newer run is no matter of ours."""
     late_until: float | None = None
     """Until when a request may still arrive that nobody has heard of; ``None`` if there is none."""
     requests: int = 0
@@ -95,8 +97,9 @@ class Starter:
 
         Closing the client gives it time; when it is time to stop, what may have had an effect is looked for on.
         """
-        trial = _Trial(Once(self._clock, self._halt))
-        if self._ledger.item(campaign_id).state == "intended":
+        item = self._ledger.item(campaign_id)
+        trial = _Trial(Once(self._clock, self._halt), never_sent=item.state != "intended" and not item.attempts)
+        if item.state == "intended":
             # Left by a process that is gone, and so are its connections. When it went is not known; before now.
             trial.late_until = self._began + self._settle
         try:
@@ -136,7 +139,7 @@ class Starter:
         history = await self._service.history(campaign_id, closing=True)
         trial.once.looked()
         item = self._ledger.item(campaign_id)
-        if item.newest_run is not None:
+        if not trial.never_sent:
             if await self._decided(campaign_id, history, trial, late=late):
                 return None
             if late:
@@ -154,7 +157,7 @@ class Starter:
         if campaign_id in self._objections and not trial.requests:
             await self._object(campaign_id, self._objections[campaign_id])
             return None
-        newest = item.newest_run
+        newest = None if trial.never_sent else item.newest_run
         if newest is None:
             listed = self._ledger.listed_runs.get(campaign_id)
             newest = max(newest_run(history), listed or 0)
@@ -202,6 +205,7 @@ class Starter:
             attempts=item.attempts + 1,
             reason="",
         )
+        trial.never_sent = False
         trial.requests += 1
         self._ledger.sent += 1
         try:

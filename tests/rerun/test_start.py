@@ -1072,3 +1072,14 @@ async def test_a_request_that_hangs_then_is_given_no_more_than_that_time(journal
     assert 5 <= seconds < 6
     assert (await run(world, journal)).complete
     assert world.runs("c-1") == ["g-1"]
+
+
+async def test_what_was_never_sent_is_no_conflict_when_somebody_else_runs_the_campaign(journal: Path) -> None:
+    world = World(retry=RetryPolicy(attempts=1))
+    world.say("reruns.initiate", "c-1", NOT_SENT)
+    outcome = await one(world, journal)
+    assert (outcome.state, outcome.attempts) == ("not_started", 0)
+    world.camps["c-1"].run("g-2", PUBLISHED)
+    world.camps["c-1"].status = PUBLISHED
+    outcome = await one(world, journal)
+    assert (outcome.state, outcome.previous_run, outcome.run_number) == ("succeeded", 2, 3)
