@@ -22,20 +22,17 @@ from nudgescribe_async.rerun.halt import StoppedWaitingError
 from nudgescribe_async.rerun.once import NotNowError, Once
 from nudgescribe_async.rerun.start import ROUNDING
 from nudgescribe_async.rerun.watch import listed_status
+from nudgescribe_async.rerun.worker import Worker
 from nudgescribe_async.retry import Retry, decide
 from nudgescribe_async.threads import in_thread
 
 if TYPE_CHECKING:
-    import asyncio
     from pathlib import Path
 
     from nudgescribe_async.endpoints.models import RerunRecord
-    from nudgescribe_async.rerun.halt import Halt
     from nudgescribe_async.rerun.item import ItemState, RerunItem
-    from nudgescribe_async.rerun.ledger import Ledger
-    from nudgescribe_async.rerun.service import Service
     from nudgescribe_async.rerun.watch import Watch
-    from nudgescribe_async.session import Session
+    from nudgescribe_async.rerun.worker import Means
 
 __all__ = ["Follower", "folder_name", "target_of"]
 
@@ -76,37 +73,17 @@ class _Trial:
     unsent: int = 0
 
 
-class Follower:
-    """Follows runs, any number at a time."""
+class Follower(Worker):
+    """Follows runs."""
 
     def __init__(
-        self,
-        session: Session,
-        service: Service,
-        ledger: Ledger,
-        halt: Halt,
-        slots: asyncio.Semaphore,
-        watch: Watch,
-        *,
-        operation: str,
-        settle: float,
-        publish: bool,
-        directory: Path | None,
-        wait_timeout: float | None,
+        self, means: Means, watch: Watch, *, publish: bool, directory: Path | None, wait_timeout: float | None
     ) -> None:
-        self._session = session
-        self._service = service
-        self._ledger = ledger
-        self._halt = halt
-        self._slots = slots
+        super().__init__(means)
         self._watch = watch
-        self._operation = operation
-        self._settle = settle
         self._publish = publish
         self._directory = directory
         self._wait_timeout = wait_timeout
-        self._clock = session.clock
-        self._began = self._clock.monotonic()
 
     async def follow(self, campaign_id: str) -> None:
         """Take a run as far as is asked for and can be done without people. What becomes of it is in the ledger."""

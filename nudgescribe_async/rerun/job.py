@@ -23,6 +23,7 @@ from nudgescribe_async.rerun.service import Service
 from nudgescribe_async.rerun.shelf import Shelf
 from nudgescribe_async.rerun.start import Starter
 from nudgescribe_async.rerun.watch import Watch
+from nudgescribe_async.rerun.worker import Means
 from nudgescribe_async.threads import in_thread
 
 if TYPE_CHECKING:
@@ -294,30 +295,28 @@ class _Job:
     async def _work(self, campaigns: list[str], ledger: Ledger) -> None:
         choices = self._choices
         starting = await self._checked(campaigns, ledger)
-        settle = choices.settle
+        means = Means(
+            session=self._session,
+            service=self._service,
+            ledger=ledger,
+            halt=self._halt,
+            slots=self._slots,
+            operation=OPERATION,
+            settle=choices.settle,
+        )
         async with Watch(
-            self._service, self._clock, self._slots, OPERATION, settle=settle, seen=ledger.statuses.__setitem__
+            self._service,
+            self._clock,
+            self._slots,
+            OPERATION,
+            settle=choices.settle,
+            seen=ledger.statuses.__setitem__,
         ) as watch:
             self._halt.then(watch.stop)
-            starter = Starter(
-                self._session,
-                self._service,
-                ledger,
-                self._halt,
-                self._slots,
-                operation=OPERATION,
-                settle=settle,
-                objections=self._objections,
-            )
+            starter = Starter(means, objections=self._objections)
             follower = Follower(
-                self._session,
-                self._service,
-                ledger,
-                self._halt,
-                self._slots,
+                means,
                 watch,
-                operation=OPERATION,
-                settle=settle,
                 publish=choices.publish,
                 directory=choices.download,
                 wait_timeout=choices.wait_timeout,

@@ -27,17 +27,14 @@ from nudgescribe_async.rerun.decide import (
     whole,
 )
 from nudgescribe_async.rerun.once import NotNowError, Once
+from nudgescribe_async.rerun.worker import Worker
 from nudgescribe_async.retry import Retry, decide
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Mapping, Sequence
 
     from nudgescribe_async.endpoints.models import RerunReceipt, RerunRecord
-    from nudgescribe_async.rerun.halt import Halt
-    from nudgescribe_async.rerun.ledger import Ledger
-    from nudgescribe_async.rerun.service import Service
-    from nudgescribe_async.session import Session
+    from nudgescribe_async.rerun.worker import Means
 
 __all__ = ["ROUNDING", "Starter"]
 
@@ -65,31 +62,18 @@ class _Trial:
     """What the service said of the last request, if that was no."""
 
 
-class Starter:
-    """Starts campaigns, any number at a time."""
+class Starter(Worker):
+    """Starts campaigns."""
 
-    def __init__(
-        self,
-        session: Session,
-        service: Service,
-        ledger: Ledger,
-        halt: Halt,
-        slots: asyncio.Semaphore,
-        *,
-        operation: str,
-        settle: float,
-        objections: Mapping[str, Refused | Failed],
-    ) -> None:
-        self._session = session
-        self._service = service
-        self._ledger = ledger
-        self._halt = halt
-        self._slots = slots
-        self._operation = operation
-        self._settle = settle
+    def __init__(self, means: Means, *, objections: Mapping[str, Refused | Failed]) -> None:
+        """Make one.
+
+        Args:
+            means: what to work with.
+            objections: what stands in the way of sending again what an earlier call has sent.
+        """
+        super().__init__(means)
         self._objections = objections
-        self._clock = session.clock
-        self._began = self._clock.monotonic()
         self._list_counts_otherwise = False
 
     async def start(self, campaign_id: str) -> None:
