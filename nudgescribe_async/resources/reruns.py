@@ -11,7 +11,6 @@ from nudgescribe_async.endpoints.reruns import HISTORY, RerunsEndpoints
 from nudgescribe_async.errors import RerunError
 from nudgescribe_async.rerun.choices import LONGEST, Choices
 from nudgescribe_async.rerun.decide import stands
-from nudgescribe_async.rerun.job import run
 from nudgescribe_async.rerun.plan import RerunPlan
 from nudgescribe_async.rerun.service import Service
 from nudgescribe_async.rerun.watch import Watch
@@ -128,6 +127,9 @@ class Reruns(RerunsEndpoints):
             grace=grace,
             stop=stop,
         )
+        # SQLite is loaded by those who need it.
+        from nudgescribe_async.rerun.job import run  # noqa: PLC0415
+
         plan = RerunPlan.of(plan)
         if not plan.requests:
             raise ValueError("The plan is empty: there is no campaign to run. Was it an iterator that is used up?")
