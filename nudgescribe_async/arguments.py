@@ -6,10 +6,11 @@ For the client, the sandbox and the tools for tests alike. Knows nothing else of
 from __future__ import annotations
 
 import codecs
+import inspect
 import math
 import sys
 
-__all__ = ["check_delimiter", "check_encoding", "check_flag", "check_number", "check_whole", "kind"]
+__all__ = ["check_delimiter", "check_encoding", "check_flag", "check_number", "check_whole", "is_asynchronous", "kind"]
 
 
 def check_number(
@@ -83,6 +84,12 @@ def check_encoding(encoding: str) -> str:
         return codecs.lookup(encoding).name.removesuffix("-sig")  # the mark is taken off in any case
     except (LookupError, ValueError):
         raise ValueError(f"encoding: Python knows no encoding of text called {encoding!r}.") from None
+
+
+def is_asynchronous(function: object) -> bool:
+    """Whether calling it gives a coroutine, which nobody would await."""
+    called = getattr(function, "__call__", None)  # noqa: B004 - of an object, the method
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def kind(value: object) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from attrs import frozen
+from attrs import field, frozen
 
-from nudgescribe_async.arguments import check_flag, check_number, check_whole, kind
+from nudgescribe_async.arguments import check_flag, check_number, check_whole, is_asynchronous, kind
 from nudgescribe_async.rerun.outcome import Asked
 
 if TYPE_CHECKING:
@@ -23,86 +22,6 @@ __all__ = ["LONGEST", "Choices"]
 
 LONGEST = 1e9
 """Seconds; what is longer is a slip."""
-
-
-@frozen(kw_only=True, slots=False)
-class Choices:
-    """What the caller chose."""
-
-    concurrency: int
-    journal: Path | None
-    settle: float
-    wait: bool
-    publish: bool
-    download: Path | None
-    on_event: Callable[[RerunProgress], object] | None
-    fail_fast: bool
-    amend: bool
-    wait_timeout: float | None
-    grace: float
-    stop: asyncio.Event | None
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        concurrency: object,
-        journal: str | os.PathLike[str] | None,
-        settle: float,
-        wait: bool,
-        publish: bool,
-        download: str | os.PathLike[str] | None,
-        on_event: Callable[[RerunProgress], object] | None,
-        fail_fast: bool,
-        amend: bool,
-        wait_timeout: float | None,
-        grace: float,
-        stop: asyncio.Event | None,
-    ) -> Choices:
-        """The choices, checked.
-
-        Raises:
-            TypeError: one is of the wrong type.
-            ValueError: one has a value that cannot be right.
-        """
-        check_whole("concurrency", concurrency, "a whole number above 0", least=1)
-        check_number("settle", settle, "a number of seconds, 0 or more", least=0, most=LONGEST)
-        check_number("grace", grace, "a number of seconds, 0 or more", least=0, most=LONGEST)
-        if wait_timeout is not None:
-            check_number("wait_timeout", wait_timeout, "a number of seconds above 0, or None", above=0, most=LONGEST)
-        for name, flag in (("wait", wait), ("publish", publish), ("fail_fast", fail_fast), ("amend", amend)):
-            check_flag(name, flag)
-        if amend and journal is None:
-            raise ValueError("amend=True needs journal=: the journal of the call before, which its report names.")
-        if on_event is not None and (not callable(on_event) or _is_async(on_event)):
-            what = "an async one, which nobody would await" if callable(on_event) else kind(on_event)
-            raise TypeError(f"on_event must be a plain function of a RerunProgress; got {what}.")
-        if stop is not None and not isinstance(stop, asyncio.Event):
-            raise TypeError(f"stop must be an asyncio.Event; got {kind(stop)}.")
-        return cls(
-            concurrency=int(str(concurrency)),
-            journal=None if journal is None else _path("journal", journal),
-            settle=float(settle),
-            wait=wait,
-            publish=publish,
-            download=None if download is None else _path("download", download),
-            on_event=on_event,
-            fail_fast=fail_fast,
-            amend=amend,
-            wait_timeout=wait_timeout,
-            grace=float(grace),
-            stop=stop,
-        )
-
-    @cached_property
-    def asked(self) -> Asked:
-        """What is to be done with a run that exists."""
-        return Asked(
-            wait=self.wait or self.publish,
-            publish=self.publish,
-            download=self.download is not None,
-            directory=self.download,
-        )
 
 
 def _path(name: str, value: object) -> Path:
@@ -120,7 +39,58 @@ def _path(name: str, value: object) -> Path:
         raise ValueError(f"{name} must be a path: {error}") from None
 
 
-def _is_async(function: object) -> bool:
-    return inspect.iscoroutinefunction(function) or (
-        callable(function) and inspect.iscoroutinefunction(type(function).__call__)
-    )
+def _journal(value: str | os.PathLike[str] | None) -> Path | None:
+    return None if value is None else _path("journal", value)
+
+
+def _download(value: str | os.PathLike[str] | None) -> Path | None:
+    return None if value is None else _path("download", value)
+
+
+@frozen(kw_only=True, slots=False)  # for what is computed once
+class Choices:
+    """What the caller chose, checked.
+
+    Raises:
+        TypeError: one is of the wrong type.
+        ValueError: one has a value that cannot be right.
+    """
+
+    concurrency: int
+    journal: Path | None = field(converter=_journal)
+    settle: float
+    wait: bool
+    publish: bool
+    download: Path | None = field(converter=_download)
+    on_event: Callable[[RerunProgress], object] | None
+    fail_fast: bool
+    amend: bool
+    wait_timeout: float | None
+    grace: float
+    stop: asyncio.Event | None
+
+    def __attrs_post_init__(self) -> None:
+        check_whole("concurrency", self.concurrency, "a whole number above 0", least=1)
+        check_number("settle", self.settle, "a number of seconds, 0 or more", least=0, most=LONGEST)
+        check_number("grace", self.grace, "a number of seconds, 0 or more", least=0, most=LONGEST)
+        if self.wait_timeout is not None:
+            wanted = "a number of seconds above 0, or None"
+            check_number("wait_timeout", self.wait_timeout, wanted, above=0, most=LONGEST)
+        for name in ("wait", "publish", "fail_fast", "amend"):
+            check_flag(name, getattr(self, name))
+        if self.amend and self.journal is None:
+            raise ValueError("amend=True needs journal=: the journal of the call before, which its report names.")
+        if self.on_event is not None and (not callable(self.on_event) or is_asynchronous(self.on_event)):
+            what = "an async one, which nobody would await" if callable(self.on_event) else kind(self.on_event)
+            raise TypeError(f"on_event must be a plain function of a RerunProgress; got {what}.")
+        if self.stop is not None and not isinstance(cast("object", self.stop), asyncio.Event):
+            raise TypeError(f"stop must be an asyncio.Event; got {kind(self.stop)}.")
+
+    @cached_property
+    def asked(self) -> Asked:
+        """What is to be done with a run that exists."""
+        return Asked(
+            wait=self.wait or self.publish,
+            publish=self.publish,
+            directory=self.download,
+        )

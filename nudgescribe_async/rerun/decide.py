@@ -35,7 +35,9 @@ __all__ = [
     "Unclear",
     "Verdict",
     "brief",
+    "cause",
     "concerns_all",
+    "folded",
     "is_refusal",
     "judge",
     "may_have_arrived",
@@ -99,14 +101,19 @@ def judge(history: Sequence[RerunRecord], *, newest_known: int, customer_group_i
     newer = sorted((record for record in history if record.run_number > newest_known), key=lambda it: it.run_number)
     if not newer:
         return Absent()
-    wanted = customer_group_id.strip().casefold()
+    wanted = folded(customer_group_id)
     for record in newer:
-        if record.customer_group_id is not None and record.customer_group_id.strip().casefold() == wanted:
+        if record.customer_group_id is not None and folded(record.customer_group_id) == wanted:
             return Found(record, len(newer) - 1)
     for record in newer:
         if record.customer_group_id is None:
             return Unclear(record)
     return SomebodyElses(newer[0])
+
+
+def folded(customer_group_id: str) -> str:
+    """By which a group is known: the case of its letters does not matter."""
+    return customer_group_id.strip().casefold()
 
 
 def stands(campaign_status: str | None) -> Literal["working", "in review", "publishable", "published", "failed"]:
@@ -157,3 +164,9 @@ def whole(number: int | None) -> int | None:
 def concerns_all(error: NudgescribeError) -> bool:
     """Whether no other call would fare better: there is no token to be had, or the client is closed."""
     return isinstance(error, AuthenticationError | ClientClosedError | ConfigurationError)
+
+
+def cause(error: NudgescribeError) -> str:
+    """Why everything stops, as the end of a sentence."""
+    text = brief(error).rstrip(".")
+    return f"{text[:1].lower()}{text[1:]}"

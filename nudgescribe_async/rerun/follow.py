@@ -9,21 +9,18 @@ from urllib.parse import quote
 
 from attrs import define, evolve
 
-from nudgescribe_async.endpoint import RetryClass
 from nudgescribe_async.errors import (
     BadRequestError,
     ConflictError,
     DeadlineExceededError,
-    JournalError,
     NudgescribeError,
 )
-from nudgescribe_async.rerun.decide import brief, concerns_all, may_have_arrived, named, newest_run, stands
+from nudgescribe_async.rerun.decide import brief, may_have_arrived, named, newest_run, stands
 from nudgescribe_async.rerun.halt import StoppedWaitingError
+from nudgescribe_async.rerun.item import IS_PUBLISHED
 from nudgescribe_async.rerun.once import NotNowError, Once
-from nudgescribe_async.rerun.start import ROUNDING
 from nudgescribe_async.rerun.watch import listed_status
-from nudgescribe_async.rerun.worker import Worker
-from nudgescribe_async.retry import Retry, decide
+from nudgescribe_async.rerun.worker import Trial, Worker
 from nudgescribe_async.threads import in_thread
 
 if TYPE_CHECKING:
@@ -43,7 +40,6 @@ PATIENCE = 600.0
 _SETTLED = frozenset({"in review", "publishable", "published"})
 _OUT = frozenset({"published", "in review"})
 """How a campaign stands that is not about to be published any more."""
-_PUBLISHED = frozenset({"published", "downloaded"})
 _LONGEST = 200  # file systems have 255
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
@@ -62,15 +58,11 @@ def target_of(item: RerunItem, directory: Path) -> Path:
 
 
 @define
-class _Trial:
-    once: Once
-    late_until: float | None = None
-    requests: int = 0
+class _Trial(Trial):
     under_way: bool = False
     """Whether the service is at it, whoever has asked."""
     behind: bool = False
     """Whether the history has lagged behind once."""
-    unsent: int = 0
 
 
 class Follower(Worker):
@@ -109,12 +101,11 @@ class Follower(Worker):
                 before = "it was published" if self._publish else "it was seen where the run stands now"
             elif state == "publishing":
                 before = "its publication, which was asked for, was seen"
-            elif state in _PUBLISHED:
+            elif state in IS_PUBLISHED:
                 before = "its messages were downloaded"
             self._ledger.note(campaign_id, f"The call stopped before {before}: {self._halt.why}.")
         except NudgescribeError as error:
-            if not isinstance(error, JournalError) and concerns_all(error):
-                self._halt.now(brief(error).rstrip("."))
+            self._stop_if_hopeless(error)
             self._ledger.note(campaign_id, str(error), error)
 
     # --- waiting ---------------------------------------------------------------------------------------------------
@@ -209,7 +200,7 @@ class Follower(Worker):
 
     async def _turn(self, campaign_id: str, trial: _Trial) -> float | None:
         """Look, and ask for publication: the seconds after which to look again, ``None`` if there is no need."""
-        left = 0.0 if trial.late_until is None else trial.late_until - self._clock.monotonic()  # as in start.py
+        left = self._time_left(trial)  # asked before the look, as in start.py
         history = await self._service.history(campaign_id, closing=True)
         trial.once.looked()
         number = self._run_number(campaign_id)
@@ -236,7 +227,7 @@ class Follower(Worker):
         if where != "publishable":
             await self._write_status(campaign_id, record)
             return None
-        if left > ROUNDING:
+        if left > 0:
             return left
         if not self._publish and self._ledger.item(campaign_id).state == "ready":
             await self._write_status(campaign_id, record)
@@ -259,7 +250,7 @@ class Follower(Worker):
             await self._service.publish(campaign_id, trial.once)
         except NotNowError as not_now:
             if not_now.denied is not None:  # it was sent: as in start.py
-                trial.late_until = self._clock.monotonic() + self._settle
+                self._may_be_late(trial)
                 await self._ledger.write(campaign_id, "denied", f"HTTP {not_now.denied}, {not_now.why}")
                 return self._settle
             trial.requests -= 1
@@ -270,22 +261,15 @@ class Follower(Worker):
             return 0.0
         except NudgescribeError as error:
             self._ledger.note(campaign_id, str(error), error)
-            if concerns_all(error):
-                self._halt.now(brief(error).rstrip("."))
+            self._stop_if_hopeless(error)
             if may_have_arrived(error):
-                trial.late_until = self._clock.monotonic() + self._settle
+                self._may_be_late(trial)
                 await self._ledger.write(campaign_id, "lost", brief(error))
                 return self._settle
             if unsure and isinstance(error, BadRequestError | ConflictError):
                 return None  # it may be refused since the request before it has arrived: its effect is waited for
             await self._ledger.write(campaign_id, "unsent", brief(error), state="ready")
-            trial.unsent += 1
-            decision = decide(RetryClass.UNSAFE, error, attempts=trial.unsent, policy=self._service.patience)
-            if isinstance(decision, Retry):
-                return decision.after
-            error.not_repeated = None if decision.final else decision.why
-            self._ledger.note(campaign_id, str(error), error)
-            return None
+            return self._wait_to_repeat(campaign_id, error, trial)
         self._ledger.notes.pop(campaign_id, None)
         await self._ledger.write(campaign_id, "publishing", "the service has accepted it", publish_accepted=True)
         return None
@@ -295,7 +279,7 @@ class Follower(Worker):
     async def _download(self, campaign_id: str, directory: Path) -> None:
         item, number = self._ledger.item(campaign_id), self._run_number(campaign_id)
         target = target_of(item, directory)
-        if item.state not in _PUBLISHED:
+        if item.state not in IS_PUBLISHED:
             return
         if item.state == "downloaded" and item.directory == str(target) and await in_thread(target.is_dir):
             return

@@ -39,7 +39,7 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import frozen
 
-__all__ = ["RUN_EXISTS", "ItemState", "RerunItem", "RerunStep", "check_move"]
+__all__ = ["IS_PUBLISHED", "RUN_EXISTS", "ItemState", "RerunItem", "RerunStep", "check_move"]
 
 ItemState: TypeAlias = Literal[
     "planned",
@@ -58,6 +58,9 @@ RUN_EXISTS: Final[frozenset[ItemState]] = frozenset(
     {"started", "ready", "publishing", "published", "downloaded", "failed"}
 )
 """The states of a campaign that has its new run."""
+
+IS_PUBLISHED: Final[frozenset[ItemState]] = frozenset({"published", "downloaded"})
+"""Those in which its messages are known to be published."""
 
 _MOVES: Final[Mapping[ItemState, frozenset[ItemState]]] = {
     "planned": frozenset({"intended", "refused", "started", "conflict"}),

@@ -6,24 +6,25 @@ import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nudgescribe_async.address import normal_address
 from nudgescribe_async.errors import JournalError, NudgescribeError
 from nudgescribe_async.events import RerunsBegan
 from nudgescribe_async.rerun.checks import Checked, Failed, Passed, Refused, check_all
-from nudgescribe_async.rerun.decide import brief, concerns_all
+from nudgescribe_async.rerun.decide import cause, concerns_all
 from nudgescribe_async.rerun.follow import Follower
 from nudgescribe_async.rerun.halt import Halt, StoppedWaitingError
 from nudgescribe_async.rerun.journal import Journal, default_path
 from nudgescribe_async.rerun.ledger import Ledger
 from nudgescribe_async.rerun.outcome import is_settled, outcome_of, state_of
-from nudgescribe_async.rerun.report import RerunOutcome, RerunReport
+from nudgescribe_async.rerun.report import RerunOutcome, RerunReport, sentence
 from nudgescribe_async.rerun.service import Service
 from nudgescribe_async.rerun.shelf import Shelf
 from nudgescribe_async.rerun.start import Starter
 from nudgescribe_async.rerun.watch import Watch
 from nudgescribe_async.rerun.worker import Means
+from nudgescribe_async.tasks import outlast
 from nudgescribe_async.threads import in_thread
 
 if TYPE_CHECKING:
@@ -64,8 +65,6 @@ class _Job:
         self._slots = asyncio.Semaphore(choices.concurrency)
         self._mistakes: Mapping[int, str] = {}
         self._address = normal_address(session.base_url)
-        self._path = choices.journal if choices.journal is not None else default_path(plan, self._address)
-        self._path = self._path.absolute()  # wherever the process goes
         self._journal: Journal | None = None
         self._shelf = Shelf()
         self._objections: dict[str, Refused | Failed] = {}
@@ -93,9 +92,12 @@ class _Job:
 
     def _open(self) -> None:
         self._mistakes = self._plan.mistakes()
+        path = self._choices.journal
+        if path is None:
+            path = default_path(self._plan, self._address).absolute()  # wherever the process goes
         # Kept by itself: whoever is cancelled meanwhile never sees what a thread returns.
         self._journal = Journal.open(
-            self._path,
+            path,
             self._plan,
             service=self._address,
             now=self._clock.time,
@@ -147,7 +149,7 @@ class _Job:
                 operation=OPERATION,
                 campaigns=len(self._plan),
                 settled=settled,
-                journal=str(self._path),
+                journal=str(self._opened.path),
                 named=self._choices.journal is not None,
                 taken_over=journal.taken_over,
             )
@@ -195,14 +197,14 @@ class _Job:
                 timer.cancel()
         if stopper is not None:
             stopper.cancel()
-            cancelled = await _end_of(stopper) or cancelled
+            cancelled = await outlast({stopper}) or cancelled
         failure = None if work.cancelled() else work.exception()
         if failure is not None and cancelled is None:
             raise failure
         for campaign_id in campaigns:
             self._finish(campaign_id, ledger)  # those that were not reached
         reading = asyncio.create_task(self._steps(), name="nudgescribe reruns report")
-        cancelled = await _end_of(reading) or cancelled
+        cancelled = await outlast({reading}) or cancelled
         report = self._report(ledger, {} if reading.cancelled() else reading.result())
         return self._hand_over(report, ledger, cancelled, cut=work.cancelled())
 
@@ -230,7 +232,7 @@ class _Job:
         if ledger.interruption is not None:
             raise ledger.interruption
         if self._defect is not None:
-            self._defect.add_note(f"The journal of the reruns is {self._path}: the same call goes on.")
+            self._defect.add_note(f"The journal of the reruns is {self._opened.path}: the same call goes on.")
             raise self._defect
         if cancelled is not None or (cut and not self._cut):
             stopped = cancelled if cancelled is not None else asyncio.CancelledError()
@@ -245,7 +247,7 @@ class _Job:
         if not hasattr(cancelled, "report"):
             cancelled.report = report  # type: ignore[attr-defined]
             cancelled.add_note(
-                f"{OPERATION} was cancelled: {report!r}. The same call goes on; the journal is {self._path}."
+                f"{OPERATION} was cancelled: {report!r}. The same call goes on; the journal is {self._opened.path}."
             )
 
     async def _steps(self) -> Mapping[str, tuple[RerunStep, ...]]:
@@ -283,11 +285,11 @@ class _Job:
             )
         return RerunReport(
             outcomes=tuple(outcomes),
-            journal=self._path,
+            journal=self._opened.path,
             began=self._began,
             ended=self._now(),
             sent=ledger.sent,
-            stopped=sentence(self._halt.why),
+            stopped=sentence(self._halt.why) if self._halt else "",
         )
 
     # --- the work --------------------------------------------------------------------------------------------------
@@ -373,7 +375,7 @@ class _Job:
                 reason = f"It could not be checked, so it was not sent: {checked.error}"
                 ledger.note(item.campaign_id, reason, checked.error)
                 if concerns_all(checked.error):
-                    self._halt.now(brief(checked.error).rstrip("."))
+                    self._halt.now(cause(checked.error))
                 self._finish(item.campaign_id, ledger)
         passed = [item.campaign_id for item in fresh if isinstance(checks.get(item.campaign_id), Passed)]
         again = [item.campaign_id for item in sent if item.state != "intended"]
@@ -404,7 +406,7 @@ class _Job:
             await self._guarded(follower.follow(campaign_id))
             self._finish(campaign_id, ledger)
 
-        if asked.wait or asked.download:
+        if asked.follow:
             tasks.create_task(follow(), name="nudgescribe rerun")
         else:
             self._finish(campaign_id, ledger)
@@ -413,7 +415,7 @@ class _Job:
         """What fails in a way that nobody has thought of stops everything in good order, and is raised at the end."""
         try:
             await work
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - raised at the end
             self._defect = self._defect if self._defect is not None else error
             self._halt.now("an unexpected error")
 
@@ -425,19 +427,3 @@ class _Job:
         ledger.finish(campaign_id, state)
         if state != "succeeded" and self._choices.fail_fast:
             self._halt.now(f"campaign {campaign_id} was not run as wanted, and fail_fast was asked for")
-
-
-def sentence(why: str) -> str:
-    """A reason as a sentence of its own; nothing if there is none."""
-    return f"{why[:1].upper()}{why[1:].rstrip('.')}." if why else ""
-
-
-async def _end_of(task: asyncio.Task[Any]) -> asyncio.CancelledError | None:
-    """Wait for the end of a task that is quick, however often the caller is cancelled: the last time, if it was."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    return cancelled

@@ -10,7 +10,7 @@ from attrs import frozen
 from nudgescribe_async.endpoints.models import RerunComparison
 from nudgescribe_async.rerun.decide import stands
 from nudgescribe_async.rerun.follow import target_of
-from nudgescribe_async.rerun.item import RUN_EXISTS
+from nudgescribe_async.rerun.item import IS_PUBLISHED, RUN_EXISTS
 from nudgescribe_async.rerun.report import RerunOutcome
 
 if TYPE_CHECKING:
@@ -28,9 +28,18 @@ class Asked:
 
     wait: bool
     publish: bool
-    download: bool
-    directory: Path | None = None
-    """Where to."""
+    directory: Path | None
+    """Where its messages are to be downloaded to; ``None`` if they are not."""
+
+    @property
+    def download(self) -> bool:
+        """Whether its messages are to be downloaded."""
+        return self.directory is not None
+
+    @property
+    def follow(self) -> bool:
+        """Whether anything is to be done with it."""
+        return self.wait or self.download
 
 
 def outcome_of(
@@ -72,7 +81,7 @@ def outcome_of(
         campaign_status=status if status is not None else item.campaign_status,
         archived_count=item.archived_count,
         comparison=_comparison(item),
-        published=item.state in {"published", "downloaded"},
+        published=item.state in IS_PUBLISHED,
         directory=None if item.directory is None else Path(item.directory),
         files=item.files,
         steps=steps,
@@ -96,7 +105,7 @@ def state_of(item: RerunItem, asked: Asked) -> RerunState:
 def is_settled(item: RerunItem, asked: Asked) -> bool:
     """Whether a call has nothing to do with a campaign, and nothing to ask."""
     if item.state == "ready":
-        return not (asked.wait or asked.download)  # people may have moved it on
+        return not asked.follow  # people may have moved it on
     return state_of(item, asked) in {"succeeded", "conflict"}
 
 
@@ -105,14 +114,14 @@ def _left(item: RerunItem, asked: Asked) -> str:
     match item.state:
         case "failed":
             return "The service has failed in its work on it"
-        case "started" if asked.wait or asked.download:
+        case "started" if asked.follow:
             return "It is not known to be ready"
         case "ready" if (asked.publish or asked.download) and stands(item.campaign_status) in {
             "publishable",
             "working",
         }:
             return "It is not published" if asked.publish else "It is not published, so there is nothing to download"
-        case "publishing" if asked.wait or asked.download:
+        case "publishing" if asked.follow:
             return "It is not known to be published"
         case "published" if asked.download:
             return "Its messages are not downloaded"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from nudgescribe_async.bulk.upload.report import counted
+from nudgescribe_async.rerun.decide import stands
 from nudgescribe_async.rerun.report import (
     ADVICE,
     RerunOutcome,
@@ -486,7 +487,9 @@ def _whole(outcome: RerunOutcome) -> str:
     found = " <small>found in the history</small>" if outcome.adopted else ""
     rerun = f"<span class=id>{_html(outcome.rerun_id)}</span>" if outcome.rerun_id else ""
     status = _html(outcome.campaign_status or "")
-    published = "<br><small>published</small>" if outcome.published and status.casefold() != "published" else ""
+    published = (
+        "<br><small>published</small>" if outcome.published and stands(outcome.campaign_status) != "published" else ""
+    )
     comparison = outcome.comparison
     counts = (
         (None, None, None)
@@ -583,7 +586,7 @@ def _action(report: RerunReport) -> Iterator[str]:
 
 
 def _may_be_published(outcome: RerunOutcome) -> bool:
-    ready = (outcome.campaign_status or "").casefold() == "ready to publish"
+    ready = stands(outcome.campaign_status) == "publishable"
     return outcome.state == "succeeded" and ready and not outcome.published
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from attrs import Attribute, field, frozen
@@ -66,7 +67,7 @@ def _count(requests: tuple[RerunRequest, ...]) -> str:
     return f"<{len(requests):,}>"
 
 
-@frozen
+@frozen(slots=False)  # for what is computed once
 class RerunPlan:
     """Campaigns to run again, in the order in which they are to be started.
 
@@ -136,7 +137,7 @@ class RerunPlan:
         )
         return cls(RerunRequest(campaign, group) for campaign, group in file.read())
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of what is to be run, whatever the order: 64 hexadecimal digits."""
         pairs = sorted([request.campaign_id, request.new_customer_group_id] for request in self.requests)
@@ -144,6 +145,10 @@ class RerunPlan:
 
     def mistakes(self) -> Mapping[int, str]:
         """What is wrong with items of the plan as such, by their index: ids that cannot be, campaigns that are there twice."""
+        return self._mistakes
+
+    @cached_property
+    def _mistakes(self) -> Mapping[int, str]:
         places: dict[str, list[int]] = {}
         for position, request in enumerate(self.requests, 1):
             places.setdefault(request.campaign_id, []).append(position)

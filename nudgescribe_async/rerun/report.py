@@ -18,6 +18,7 @@ from nudgescribe_async.bulk.files import replace_file
 from nudgescribe_async.bulk.upload.report import counted
 from nudgescribe_async.endpoint import timestamp
 from nudgescribe_async.errors import NudgescribeError, RerunError
+from nudgescribe_async.rerun.decide import stands
 
 if TYPE_CHECKING:
     import os
@@ -78,7 +79,6 @@ _SERVICE_FAILED = "The service has failed"
 _SHOWN = 3  # reasons in the text of an error
 _REASON_LENGTH = 240
 _ID_LENGTH = 80
-_IN_REVIEW = "ready for review"
 _JOINERS = "\u200c\u200d"  # without them, Persian and Hindi names are misspelt
 
 _REQUESTED = frozenset({"intended", "lost", "denied"})
@@ -169,7 +169,7 @@ class RerunOutcome:
     @property
     def in_review(self) -> bool:
         """Whether it has succeeded, and people have to look at its messages now."""
-        return self.state == "succeeded" and (self.campaign_status or "").casefold() == _IN_REVIEW
+        return self.state == "succeeded" and stands(self.campaign_status) == "in review"
 
     def as_dict(self) -> dict[str, Any]:
         """The outcome as JSON can hold it."""

@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 
 from nudgescribe_async.bulk.files import InUseError, Lock
 from nudgescribe_async.errors import JournalError
+from nudgescribe_async.rerun.decide import folded
 from nudgescribe_async.rerun.holder import read_holder, sign, signature
 from nudgescribe_async.rerun.item import RUN_EXISTS
 from nudgescribe_async.rerun.journal import APPLICATION, BUSY_SECONDS, VERSION
@@ -114,13 +115,13 @@ class Shelf:
             for campaign_id, group, state, last in connection.execute(_SELECT, (service,)):
                 entry = _Entry(path, last[:10])
                 if state in RUN_EXISTS:
-                    self._runs[campaign_id, _folded(group)] = entry
+                    self._runs[campaign_id, folded(group)] = entry
                 else:
                     self._intentions[campaign_id] = entry
 
     def objection(self, item: RerunItem) -> str:
         """Why a campaign should not be run for all that is known here; empty if there is no reason."""
-        if (run := self._runs.get((item.campaign_id, _folded(item.new_customer_group_id)))) is not None:
+        if (run := self._runs.get((item.campaign_id, folded(item.new_customer_group_id)))) is not None:
             return (
                 f"It has its run for this very group already, last seen on {run.last}, says the journal {run.journal}. "
                 "Leave it out of the plan. Only for a new round, name a journal of its own: journal=PATH."
@@ -131,11 +132,6 @@ class Shelf:
                 f"{intention.journal}. First repeat the call that it is of, which finds out."
             )
         return ""
-
-
-def _folded(customer_group_id: str) -> str:
-    """By which a group is known: as where a history is judged, the case of its letters does not matter."""
-    return customer_group_id.strip().casefold()
 
 
 def _unreadable(path: Path, why: str) -> JournalError:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
-from nudgescribe_async.endpoint import RetryClass
 from nudgescribe_async.errors import JournalError, NudgescribeError, RequestNotSentError
 from nudgescribe_async.rerun.checks import Failed, Refused
 from nudgescribe_async.rerun.decide import (
@@ -19,7 +18,6 @@ from nudgescribe_async.rerun.decide import (
     SomebodyElses,
     Unclear,
     brief,
-    concerns_all,
     is_refusal,
     judge,
     may_have_arrived,
@@ -27,8 +25,7 @@ from nudgescribe_async.rerun.decide import (
     whole,
 )
 from nudgescribe_async.rerun.once import NotNowError, Once
-from nudgescribe_async.rerun.worker import Worker
-from nudgescribe_async.retry import Retry, decide
+from nudgescribe_async.rerun.worker import Trial, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,10 +33,8 @@ if TYPE_CHECKING:
     from nudgescribe_async.endpoints.models import RerunReceipt, RerunRecord
     from nudgescribe_async.rerun.worker import Means
 
-__all__ = ["ROUNDING", "Starter"]
+__all__ = ["Starter"]
 
-ROUNDING = 1e-3
-"""Timers may be so much too early."""
 AT_THE_END = 0.5
 """Seconds between two looks, at the most, once it is time to stop."""
 REQUESTS = 5
@@ -47,17 +42,9 @@ REQUESTS = 5
 
 
 @define
-class _Trial:
-    """What this call has tried."""
-
-    once: Once
-    never_sent: bool
+class _Trial(Trial):
+    never_sent: bool = False
     """Whether nothing of ours can be on its way or have arrived: then a newer run is no matter of ours."""
-    late_until: float | None = None
-    """Until when a request may still arrive that nobody has heard of; ``None`` if there is none."""
-    requests: int = 0
-    unsent: int = 0
-    """Requests that have provably not arrived, or were turned away before any work."""
     refusal: NudgescribeError | None = None
     """What the service said of the last request, if that was no."""
 
@@ -107,8 +94,7 @@ class Starter(Worker):
         return self._ledger.item(campaign_id).state == "intended"
 
     def _note(self, campaign_id: str, error: NudgescribeError) -> None:
-        if not isinstance(error, JournalError) and concerns_all(error):
-            self._halt.now(_sentence(error))
+        self._stop_if_hopeless(error)
         sent = self._may_have_effect(campaign_id)
         if isinstance(error, JournalError):
             what = "It was sent, and what became of it could not be written" if sent else "It was not sent"
@@ -214,8 +200,7 @@ class Starter(Worker):
         return await self._lost(campaign_id, detail, trial, run_number=receipt.run_number)
 
     async def _failed(self, campaign_id: str, error: NudgescribeError, trial: _Trial) -> float | None:
-        if concerns_all(error):
-            self._halt.now(_sentence(error))
+        self._stop_if_hopeless(error)
         self._ledger.note(campaign_id, str(error), error)
         trial.refusal = error if is_refusal(error) else None
         if trial.refusal is not None:
@@ -230,27 +215,17 @@ class Starter(Worker):
         await self._ledger.write(
             campaign_id, "unsent", brief(error), state="planned", attempts=attempts, reason=brief(error)
         )
-        trial.unsent += 1
-        decision = decide(RetryClass.UNSAFE, error, attempts=trial.unsent, policy=self._service.patience)
-        if isinstance(decision, Retry):
-            return decision.after
-        error.not_repeated = None if decision.final else decision.why
-        self._ledger.note(campaign_id, str(error), error)
-        return None
+        return self._wait_to_repeat(campaign_id, error, trial)
 
     async def _lost(
         self, campaign_id: str, detail: str, trial: _Trial, *, step: str = "lost", run_number: int | None = None
     ) -> float | None:
-        trial.late_until = self._clock.monotonic() + self._settle
+        self._may_be_late(trial)
         await self._ledger.write(campaign_id, step, detail, run_number=run_number)
         history = await self._service.history(campaign_id, closing=True)
         if await self._decided(campaign_id, history, trial, late=True):
             return None
         return self._time_left(trial)
-
-    def _time_left(self, trial: _Trial) -> float:
-        left = 0.0 if trial.late_until is None else trial.late_until - self._clock.monotonic()
-        return left if left > ROUNDING else 0.0
 
     async def _is_absent(self, campaign_id: str, trial: _Trial) -> bool:
         """Nothing has come, and nothing will: whether it may be sent again."""
@@ -341,8 +316,3 @@ class Starter(Worker):
             orphaned_count=whole(receipt.comparison.orphaned_count),
             reason="",
         )
-
-
-def _sentence(error: NudgescribeError) -> str:
-    text = brief(error).rstrip(".")
-    return f"{text[:1].lower()}{text[1:]}"

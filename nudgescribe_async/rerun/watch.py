@@ -25,6 +25,7 @@ from nudgescribe_async.errors import (
 )
 from nudgescribe_async.rerun.decide import concerns_all, is_refusal, newest_run, stands
 from nudgescribe_async.rerun.halt import StoppedWaitingError
+from nudgescribe_async.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -119,17 +120,7 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
-        left = {*self._asking, *(() if self._looking is None else (self._looking,))}
-        for task in left:
-            task.cancel()
-        cancelled: asyncio.CancelledError | None = None
-        while not all(task.done() for task in left):
-            try:
-                await asyncio.wait(left)
-            except asyncio.CancelledError as again:  # they end at once, and none is left behind
-                cancelled = again
-        if cancelled is not None:
-            raise cancelled
+        await end({*self._asking, *(() if self._looking is None else (self._looking,))})
 
     async def until(
         self, campaign_id: str, run_number: int, states: frozenset[str], seconds: float | None = None

@@ -113,7 +113,7 @@ class Reruns(RerunsEndpoints):
                 in it; ``report`` has what was done before it failed, if anything was.
             NudgescribeError: the campaigns of the account could not be had. Nothing was sent.
         """
-        choices = Choices.of(
+        choices = Choices(
             concurrency=concurrency,
             journal=journal,
             settle=settle,

@@ -51,10 +51,11 @@ from nudgescribe_async.errors import (
 from nudgescribe_async.events import PageFetched
 from nudgescribe_async.options import CallOptions, bulk
 from nudgescribe_async.retry import in_trouble
+from nudgescribe_async.tasks import end
 from nudgescribe_async.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from nudgescribe_async.bulk.download.report import Via
     from nudgescribe_async.endpoints.models import RerunRecord
@@ -404,7 +405,7 @@ class _Download:
         finally:
             if len(files) < len(numbers):
                 self._stop.set()
-            await _end(tasks)
+            await end(tasks)
         errors = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
         if errors:
             raise min(errors, key=lambda error: error.page or 0 if isinstance(error, DownloadError) else -1)
@@ -436,19 +437,3 @@ def _run_of(number: int | None, current: int | None = None) -> str:
     if number is not None:
         return f"run {number}"
     return "the current run" if not current else f"the current run (which was run {current})"
-
-
-async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel them, and wait for all, however often that is cancelled itself."""
-    under_way: set[asyncio.Task[None]] = {task for task in tasks if not task.done()}
-    for task in under_way:
-        task.cancel()
-    cancelled: asyncio.CancelledError | None = None
-    while under_way:
-        try:
-            await asyncio.wait(under_way)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        under_way = {task for task in under_way if not task.done()}
-    if cancelled is not None:
-        raise cancelled

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from attrs import frozen
 
-from nudgescribe_async.arguments import check_flag, check_number, kind
+from nudgescribe_async.arguments import check_flag, check_number, is_asynchronous, kind
 from nudgescribe_async.bulk.export.arrow import need_pyarrow
 from nudgescribe_async.bulk.export.columns import columns_of
 from nudgescribe_async.bulk.export.plan import Plan, plan_of
@@ -99,7 +99,7 @@ async def export(
     check_flag("overwrite", overwrite)
     check_flag("restart", restart)
     check_number("checkpoint_every", checkpoint_every, "a number of seconds, 0 or more", least=0)
-    if on_progress is not None and (not callable(on_progress) or _is_asynchronous(on_progress)):
+    if on_progress is not None and (not callable(on_progress) or is_asynchronous(on_progress)):
         what = "a coroutine function" if callable(on_progress) else kind(on_progress)
         raise TypeError(f"on_progress must be a plain function, not {what}.")
     if workspace_id is not None and not isinstance(cast("object", workspace_id), str):
@@ -135,11 +135,6 @@ async def export(
         await thread.run(writing.keep)
         raise
     return report
-
-
-def _is_asynchronous(function: Callable[..., object]) -> bool:
-    called = getattr(function, "__call__", None)  # noqa: B004 - of an object, the method
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def _target(plan: Plan, storage_options: object, spool: object) -> Target:
