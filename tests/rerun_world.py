@@ -156,6 +156,12 @@ class World:
         self._initiate(sent)
         return OutcomeUnknownError("The connection broke.")
 
+    async def done_and_silent(self, sent: SentRequest) -> Step:
+        """It is done, and no answer ever comes."""
+        self._initiate(sent)
+        await asyncio.Event().wait()
+        raise AssertionError
+
     def publish_lost(self, sent: SentRequest) -> Step:
         self._publish(sent)
         return OutcomeUnknownError("The connection broke.")

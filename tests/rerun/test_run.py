@@ -734,11 +734,7 @@ async def test_a_request_that_hangs_is_given_the_grace_when_it_is_stopped_and_no
     world = World(3)
     stop = asyncio.Event()
 
-    async def done_and_silent(sent: SentRequest) -> Any:
-        world.lost(sent)
-        await asyncio.Event().wait()
-
-    world.say("reruns.initiate", "c-1", done_and_silent)
+    world.say("reruns.initiate", "c-1", world.done_and_silent)
     async with world.client() as ns:
         running = await start(ns, world, journal, concurrency=1, stop=stop, grace=0.05)
         await settle()
@@ -807,11 +803,7 @@ async def test_cancelling_gives_what_is_in_flight_time_to_end(journal: Path) -> 
 async def test_cancelling_ends_what_does_not_end_by_itself(journal: Path, twice: bool) -> None:
     world = World(3)
 
-    async def done_and_silent(sent: SentRequest) -> Any:
-        world.lost(sent)
-        await asyncio.Event().wait()
-
-    world.say("reruns.initiate", "c-1", done_and_silent)
+    world.say("reruns.initiate", "c-1", world.done_and_silent)
     async with world.client() as ns:
         running = await start(ns, world, journal, concurrency=1, grace=600 if twice else 0.05)
         await settle()
@@ -832,11 +824,7 @@ async def test_an_event_loop_that_ends_every_task_leaves_a_journal_that_goes_on(
     """As ``asyncio.run`` does when it is over: it cancels all tasks, those of this package too."""
     world = World(3)
 
-    async def done_and_silent(sent: SentRequest) -> Any:
-        world.lost(sent)
-        await asyncio.Event().wait()
-
-    world.say("reruns.initiate", "c-1", done_and_silent)
+    world.say("reruns.initiate", "c-1", world.done_and_silent)
     async with world.client() as ns:
         running = await start(ns, world, journal, concurrency=1, grace=600)
         await settle()
@@ -921,11 +909,7 @@ async def test_closing_the_client_ends_what_is_in_flight_and_returns_the_report(
 async def test_closing_without_grace_leaves_it_unknown_and_the_next_client_finds_it(journal: Path) -> None:
     world = World(2)
 
-    async def done_and_silent(sent: SentRequest) -> Any:
-        world.lost(sent)
-        await asyncio.Event().wait()
-
-    world.say("reruns.initiate", "c-1", done_and_silent)
+    world.say("reruns.initiate", "c-1", world.done_and_silent)
     ns = world.client()
     running = await start(ns, world, journal, concurrency=1)
     await settle()

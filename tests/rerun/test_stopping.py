@@ -476,6 +476,21 @@ async def test_cancelled_when_all_is_done_but_the_report(
 # --- while it waits --------------------------------------------------------------------------------------------------
 
 
+async def stopped(
+    way: str, task: asyncio.Task[RerunReport], stop: asyncio.Event, ns: Nudgescribe, *, grace: float
+) -> RerunReport:
+    """Stop a call in one of three ways; it ends promptly, and gives its report."""
+    match way:
+        case "cancel":
+            task.cancel()
+        case "stop":
+            stop.set()
+        case _:
+            await ns.aclose(grace=grace)
+    await promptly(task)
+    return await (cancelled_report(task) if way == "cancel" else task)
+
+
 @pytest.mark.parametrize("way", ["cancel", "stop", "aclose"])
 async def test_stopping_while_late_arrivals_are_waited_for(world: World, way: str) -> None:
     world.sandbox.inject(LoseRequest(), operation="reruns.initiate", times=None)
@@ -484,19 +499,7 @@ async def test_stopping_while_late_arrivals_are_waited_for(world: World, way: st
     # It is looked for as long as there is time.
     task = asyncio.create_task(world.run(ns, settle=1_000, stop=stop, grace=0.7, on_event=After(5, lost.set, "lost")))
     await lost.wait()
-    match way:
-        case "cancel":
-            task.cancel()
-            await promptly(task)
-            report = await cancelled_report(task)
-        case "stop":
-            stop.set()
-            await promptly(task)
-            report = await task
-        case _:
-            await ns.aclose(grace=0.7)
-            await promptly(task)
-            report = await task
+    report = await stopped(way, task, stop, ns, grace=0.7)
     await ns.aclose()
     counts = await world.account(report)
     assert counts["unknown"] == world.requests >= 5
@@ -518,19 +521,7 @@ async def test_stopping_while_the_service_is_at_work(tmp_path: Path, way: str) -
         await started.wait()
         looks = sandbox.count("campaigns.list")
         await until(lambda: sandbox.count("campaigns.list") > looks)  # it does wait, and looks
-        match way:
-            case "cancel":
-                task.cancel()
-                await promptly(task)
-                report = await cancelled_report(task)
-            case "stop":
-                stop.set()
-                await promptly(task)
-                report = await task
-            case _:
-                await ns.aclose(grace=GRACE)
-                await promptly(task)
-                report = await task
+        report = await stopped(way, task, stop, ns, grace=GRACE)
         await ns.aclose()
         assert await world.account(report) == {"unfinished": 9}
         assert [outcome.campaign_status for outcome in report] == ["Generating"] * 9
