@@ -9,7 +9,7 @@ intended, and one with a higher number and another group is somebody else's.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from attrs import frozen
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nudgescribe_async.errors import NudgescribeError
 
 __all__ = [
+    "SETTLED",
     "Absent",
     "Found",
     "SomebodyElses",
@@ -47,6 +48,8 @@ __all__ = [
     "whole",
 ]
 
+SETTLED: Final = frozenset({"in review", "publishable", "published"})
+"""How a campaign stands, in the words of ``stands``, with which the service has done: the states that the reference names."""
 FIRST_RUN = 1
 """What is published has been run once (contract: a campaign that was never rerun has one run, with number 1)."""
 
@@ -151,7 +154,7 @@ def named(campaign_status: str | None) -> str | None:
 
     A service may put anything into an unknown state, a sentence about a customer for example.
     """
-    if campaign_status is None or stands(campaign_status) in {"in review", "publishable", "published"}:
+    if campaign_status is None or stands(campaign_status) in SETTLED:
         return None if campaign_status is None else str(campaign_status)
     return campaign_status if _WORDS.fullmatch(campaign_status) else "in another state"
 

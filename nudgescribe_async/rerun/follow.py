@@ -15,7 +15,7 @@ from nudgescribe_async.errors import (
     DeadlineExceededError,
     NudgescribeError,
 )
-from nudgescribe_async.rerun.decide import brief, may_have_arrived, named, newest_run, stands
+from nudgescribe_async.rerun.decide import SETTLED, brief, may_have_arrived, named, newest_run, stands
 from nudgescribe_async.rerun.halt import StoppedWaitingError
 from nudgescribe_async.rerun.item import IS_PUBLISHED
 from nudgescribe_async.rerun.once import NotNowError, Once
@@ -37,7 +37,6 @@ REQUESTS = 3
 """So often is publication asked for in one call, each time after it was verified that the time before had no effect."""
 PATIENCE = 600.0
 """Seconds that a publication is waited for which the service has not accepted in so many words."""
-_SETTLED = frozenset({"in review", "publishable", "published"})
 _OUT = frozenset({"published", "in review"})
 """How a campaign stands that is not about to be published any more."""
 _LONGEST = 200  # file systems have 255
@@ -82,9 +81,9 @@ class Follower(Worker):
         try:
             state = self._ledger.item(campaign_id).state
             if state in {"started", "failed"}:
-                await self._until(campaign_id, _SETTLED, self._wait_timeout)
+                await self._until(campaign_id, SETTLED, self._wait_timeout)
             elif state == "ready":  # it may have been reviewed, or published, by people since
-                await self._until(campaign_id, _SETTLED | {"working"}, self._wait_timeout)
+                await self._until(campaign_id, SETTLED | {"working"}, self._wait_timeout)
             item = self._ledger.item(campaign_id)
             where = stands(item.campaign_status)
             # Somebody else may have had it published: the service is at it then, and is waited for.
@@ -176,7 +175,7 @@ class Follower(Worker):
             # Not in so many words, or some time ago: it is not waited for without end.
             await self._until_seen(campaign_id, self._wait_timeout if self._wait_timeout is not None else PATIENCE)
         else:
-            wanted = _OUT if item.state == "publishing" else _SETTLED
+            wanted = _OUT if item.state == "publishing" else SETTLED
             await self._until(campaign_id, wanted, self._wait_timeout)
 
     async def _until_seen(self, campaign_id: str, seconds: float) -> None:

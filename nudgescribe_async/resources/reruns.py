@@ -5,15 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from nudgescribe_async.arguments import check_number, check_whole
-from nudgescribe_async.endpoint import checked
-from nudgescribe_async.endpoints.reruns import HISTORY, RerunsEndpoints
-from nudgescribe_async.errors import RerunError
-from nudgescribe_async.rerun.choices import LONGEST, Choices
-from nudgescribe_async.rerun.decide import stands
+from nudgescribe_async.endpoints.reruns import RerunsEndpoints
 from nudgescribe_async.rerun.plan import RerunPlan
-from nudgescribe_async.rerun.service import Service
-from nudgescribe_async.rerun.watch import Watch
 
 if TYPE_CHECKING:
     import os
@@ -113,6 +106,10 @@ class Reruns(RerunsEndpoints):
                 in it; ``report`` has what was done before it failed, if anything was.
             NudgescribeError: the campaigns of the account could not be had. Nothing was sent.
         """
+        # The engine, and SQLite with it, is loaded by those who need it.
+        from nudgescribe_async.rerun.choices import Choices  # noqa: PLC0415 - see above
+        from nudgescribe_async.rerun.job import run  # noqa: PLC0415 - see above
+
         choices = Choices(
             concurrency=concurrency,
             journal=journal,
@@ -127,9 +124,6 @@ class Reruns(RerunsEndpoints):
             grace=grace,
             stop=stop,
         )
-        # SQLite is loaded by those who need it.
-        from nudgescribe_async.rerun.job import run  # noqa: PLC0415
-
         plan = RerunPlan.of(plan)
         if not plan.requests:
             raise ValueError("The plan is empty: there is no campaign to run. Was it an iterator that is used up?")
@@ -164,26 +158,6 @@ class Reruns(RerunsEndpoints):
             ValueError: an argument has a value that cannot be right.
             NudgescribeError: the service could not be asked.
         """
-        operation = "reruns.wait"
-        checked(HISTORY, {"campaign_id": campaign_id})
-        check_whole("run_number", run_number, "a whole number above 0", least=1)
-        if timeout is not None:
-            check_number("timeout", timeout, "a number of seconds above 0, or None", above=0, most=LONGEST)
-        session = self._session
-        session.admit(operation)
-        async with Watch(Service(session, options), session.clock, asyncio.Semaphore(1), operation) as watch:
-            forget = session.when_closing(watch.close)
-            try:
-                record = await watch.until(
-                    campaign_id, run_number, frozenset({"in review", "publishable", "published"}), timeout
-                )
-            finally:
-                forget()
-        if stands(record.campaign_status) == "failed":
-            error = RerunError(
-                f"The service has failed in its work on run {run_number}: it says {record.campaign_status!r}.",
-                operation=operation,
-            )
-            error.advice = "Ask the service what is wrong with the campaign."
-            raise error
-        return record
+        from nudgescribe_async.rerun.wait import wait  # noqa: PLC0415 - as in run()
+
+        return await wait(self._session, campaign_id, run_number, timeout, options)
