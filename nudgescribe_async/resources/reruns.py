@@ -153,7 +153,8 @@ class Reruns(RerunsEndpoints):
 
         Raises:
             DeadlineExceededError: time ran out.
-            RerunError: the service says that it has failed; or the campaign has no such run.
+            RerunError: the service says that it has failed; or the campaign has no such run, for ten seconds, since a history
+                may lag behind.
             TypeError: an argument is of the wrong type.
             ValueError: an argument has a value that cannot be right.
             NudgescribeError: the service could not be asked.
