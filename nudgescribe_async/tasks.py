@@ -16,7 +16,7 @@ async def outlast(tasks: Iterable[asyncio.Task[Any]]) -> asyncio.CancelledError 
 
     For tasks that end soon, or that the caller has told to.
     """
-    under_way = {task for task in tasks if not task.done()}
+    under_way: set[asyncio.Task[Any]] = {task for task in tasks if not task.done()}
     cancelled: asyncio.CancelledError | None = None
     while under_way:
         try:
