@@ -37,7 +37,7 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", *session.posargs, env=environment)
     session.run("coverage", "report", "--fail-under=97", "--skip-covered")
     if not session.posargs:
-        session.run("pip", "uninstall", "--yes", "--quiet", "orjson", "uvloop")
+        session.run("pip", "uninstall", "--yes", "--quiet", "msgspec", "uvloop")
         debug = {"PYTHONASYNCIODEBUG": "1", "PYTHONDEVMODE": "1"}
         session.run("pytest", "-m", "not slow", env=environment | debug)
 
@@ -54,7 +54,14 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy strict on everything, pyright strict on the package."""
-    session.install("-e", ".[sandbox,contract,speed,parquet,fsspec,crypto]", *group("types"), *group("tests"), "nox")
+    session.install(
+        "-e",
+        ".[sandbox,contract,speed,parquet,fsspec,crypto]",
+        *group("types"),
+        *group("tests"),
+        *group("bench"),
+        "nox",
+    )
     session.run("mypy")
     session.run("pyright")
 
@@ -69,8 +76,8 @@ def generate(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks; ``-- NAME`` runs one, ``-- --small`` only shows that they work."""
-    session.install(".[speed]")
+    """The benchmarks; ``-- NAME`` runs one, ``-- --small`` only shows that they work, ``-- --write`` keeps the results."""
+    session.install(".[speed,sandbox,contract]", *group("bench"))
     session.run("python", "benchmarks/run.py", *session.posargs)
 
 

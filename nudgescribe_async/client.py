@@ -324,7 +324,7 @@ def _context_headers(api_code: str | None, client_address: str | None) -> Mappin
 def _checked_api_code(api_code: object) -> str:
     if not isinstance(api_code, str) or not api_code.strip() or not api_code.isascii() or not api_code.isprintable():
         raise ConfigurationError("api_code must be text of printable ASCII letters, and not empty.")
-    return api_code
+    return str.__str__(api_code)  # no Secret any more, since JSON knows plain text only
 
 
 def _checked_address(address: object) -> str:

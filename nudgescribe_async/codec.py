@@ -1,13 +1,14 @@
-"""Bytes to typed objects and back. The only module that knows cattrs and the JSON library.
+"""Bytes to typed objects and back. The only module that knows cattrs and, with ``codec_fast``, msgspec.
 
-JSON is read and written by ``orjson`` where it is installed and by the standard library where it is
-not, with the same results: ``NaN``, infinities, numbers beyond a double, invalid UTF-8 and lone
-surrogates are refused by both, a byte order mark is skipped, and a whole number beyond 64 bits is
-read as a float by both (the limit that JSON itself warns of; ids travel as text). What is nested some
-hundred levels deep is read by both, what is nested more than 1,024 deep by neither.
+An answer is read up to three times. The fast pass (``codec_fast``, where msgspec is installed) takes what is
+exactly as the contract has it. What it does not take is read anew by the tolerant pass: ``loads`` and cattrs. What
+that refuses is looked at once more with cattrs' detailed validation, which finds where and what. An answer that
+the fast pass takes comes out as the tolerant pass would have read it.
 
-Answers are structured twice at most. The fast pass stops at the first thing that does not fit and
-says nothing of it; the second, with cattrs' detailed validation, finds where and what.
+Whether msgspec reads it or the standard library, JSON is the same: ``NaN``, infinities, numbers beyond a double, invalid UTF-8 and lone
+surrogates are refused, a byte order mark is skipped, and a whole number beyond 64 bits is read as a float (the
+limit that JSON itself warns of; ids travel as text). What is nested some hundred levels deep is read, what is
+nested more than 1,024 deep is not.
 
 What is forgiven, since the service does it: white space around the keys of a documented object; keys
 that the contract does not know (kept in ``extra``); an optional timestamp whose text is none
@@ -21,16 +22,18 @@ import json
 import math
 import re
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
 from cattrs import BaseValidationError, Converter, transform_error
 from cattrs.cols import list_structure_factory
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn, override
 
+from nudgescribe_async.codec_values import is_open_enumeration, moment, open_enumeration
 from nudgescribe_async.endpoint import timestamp
 from nudgescribe_async.errors import ResponseDecodeError
 from nudgescribe_async.shapes import Evidence
@@ -78,8 +81,9 @@ _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(?P<lone>u[dD][
 def _standard_loads(data: bytes) -> Any:
     text = data.decode()
     value = _decode(text)
-    escapes = _ESCAPE.finditer(text) if "\\ud" in text or "\\uD" in text else ()
-    for escape in escapes:
+    # A single character is found many times faster than two or more.
+    suspicious = "\\" in text and ("\\ud" in text or "\\uD" in text)
+    for escape in _ESCAPE.finditer(text) if suspicious else ():
         if escape["lone"] is not None:  # half of a surrogate pair: a text that no encoder can write
             raise json.JSONDecodeError("lone surrogate", text, escape.start())
     return value
@@ -89,12 +93,13 @@ def _standard_dumps(value: JSON) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-_backend_loads: Callable[[bytes], Any] = _standard_loads
-_backend_dumps: Callable[[JSON], bytes] = _standard_dumps
+_fast_loads: Callable[[bytes], Any] | None = None
+_fast_dumps: Callable[[Any], bytes] | None = None
+_fast_pass: Callable[[Any, tuple[str, ...]], Callable[[bytes], Any] | None] | None = None
 with suppress(ImportError):  # the extra `speed`
-    import orjson
+    from nudgescribe_async import codec_fast
 
-    _backend_loads, _backend_dumps = orjson.loads, orjson.dumps
+    _fast_loads, _fast_dumps, _fast_pass = codec_fast.fast_loads, codec_fast.fast_dumps, codec_fast.fast_pass
 
 
 def looks_whole(data: bytes) -> bool:
@@ -108,10 +113,15 @@ def loads(data: bytes) -> Any:
     Raises:
         InvalidJSONError: it is none; the text says where, and quotes nothing.
     """
+    if _fast_loads is not None:
+        try:
+            return _fast_loads(data)
+        except Exception:  # noqa: BLE001, S110 - whatever it is, the standard library decides
+            pass
     problem = "a number that no double can hold"
     try:
-        return _backend_loads(data.removeprefix(_BYTE_ORDER_MARK))
-    except json.JSONDecodeError as error:  # orjson's is one too
+        return _standard_loads(data.removeprefix(_BYTE_ORDER_MARK))
+    except json.JSONDecodeError as error:
         problem = f"line {error.lineno}, column {error.colno}"
     except UnicodeError:
         problem = "no valid UTF-8"
@@ -126,7 +136,7 @@ def loads(data: bytes) -> Any:
 
 def dumps(value: JSON) -> bytes:
     """A value as JSON, compact, in UTF-8; ``endpoint.checked`` saw to it that it can be."""
-    return _backend_dumps(value)
+    return _standard_dumps(value) if _fast_dumps is None else _fast_dumps(value)
 
 
 # --- structure -------------------------------------------------------------------------------------
@@ -168,6 +178,12 @@ def _text(value: object, _: object) -> str:
     raise _MismatchError("a text", value)
 
 
+def _optional_text(value: object, _: object) -> str | None:
+    if type(value) is str or value is None:
+        return value
+    raise _MismatchError("a text", value)
+
+
 def _whole_number(value: object, _: object) -> int:
     if type(value) is int:
         return value
@@ -186,12 +202,13 @@ def _timestamp(value: object, _: object) -> datetime:
     if type(value) is not str:
         raise _MismatchError("a timestamp", value)
     try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None:
-            return moment.replace(tzinfo=UTC)
-        return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+        return moment(value)
     except (ValueError, OverflowError):
         raise _NoTimestampError("a timestamp (ISO 8601)", value) from None
+
+
+def _optional_timestamp(value: object, _: object) -> datetime | None:
+    return None if value is None else _timestamp(value, _)
 
 
 def _json_object(value: object, _: object) -> dict[str, JSON]:
@@ -208,15 +225,6 @@ def _is_json_object(kind: Any) -> bool:
     return get_origin(kind) is dict
 
 
-def _is_open_enumeration(kind: Any) -> bool:
-    arguments = get_args(kind)
-    return get_origin(kind) in (Union, UnionType) and str in arguments and any(map(_is_enumeration, arguments))
-
-
-def _is_enumeration(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, StrEnum)
-
-
 def _list_hook(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
     structure = list_structure_factory(kind, converter)
 
@@ -229,14 +237,12 @@ def _list_hook(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
 
 
 def _open_enumeration_hook(kind: Any) -> Callable[[Any, Any], Any]:
-    enumeration = next(filter(_is_enumeration, get_args(kind)))
+    exact, read = open_enumeration(kind)
     optional = NoneType in get_args(kind)
-    members: dict[str, StrEnum] = {member.value.casefold(): member for member in enumeration}
-    exact: dict[str, StrEnum] = {member.value: member for member in enumeration}
 
     def hook(value: object, _: object) -> Any:
         if type(value) is str:
-            return exact.get(value) or members.get(value.strip().casefold(), value)
+            return exact.get(value) or read(value)
         if value is None and optional:
             return None
         raise _MismatchError("a text", value)
@@ -249,8 +255,12 @@ def _is_optional(kind: Any) -> bool:
 
 
 def _optional_hook(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    # cattrs looks the hook of an optional up for every value; this looks it up once.
+    # cattrs looks the hook of an optional up for every value; this looks it up once, and the commonest need no other.
     (inner,) = (argument for argument in get_args(kind) if argument is not NoneType)
+    if inner is str:
+        return _optional_text
+    if inner is datetime:
+        return _optional_timestamp
     structure = converter.get_structure_hook(inner)
 
     def hook(value: object, _: object) -> Any:
@@ -269,7 +279,7 @@ def _model_hook(model: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     An answer as documented is handed to cattrs as it is. Anything else is tidied first.
     """
     attrs.resolve_types(model)
-    structure = cast("Callable[[Any, Any], Any]", make_dict_structure_fn(model, converter))
+    structure = cast("Callable[[Any, Any], Any]", make_dict_structure_fn(model, converter, extra=override(omit=True)))
     attributes = {attribute.name: attribute for attribute in attrs.fields(model)}
     del attributes["extra"]
     known = frozenset(attributes)
@@ -310,6 +320,7 @@ def _model_hook(model: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     return hook
 
 
+@cache
 def _converter(*, detailed: bool) -> Converter:
     converter = Converter(detailed_validation=detailed)
     converter.register_structure_hook(str, _text)
@@ -320,11 +331,16 @@ def _converter(*, detailed: bool) -> Converter:
     converter.register_structure_hook_factory(_is_list, _list_hook)
     converter.register_structure_hook_func(_is_json_object, _json_object)
     converter.register_structure_hook_factory(_is_optional, _optional_hook)
-    converter.register_structure_hook_factory(_is_open_enumeration, _open_enumeration_hook)
+    converter.register_structure_hook_factory(is_open_enumeration, _open_enumeration_hook)
     converter.register_unstructure_hook(datetime, timestamp)
     converter.register_unstructure_hook(StrEnum, lambda member: member.value)
     converter.register_unstructure_hook_factory(attrs.has, _model_unhook)
     return converter
+
+
+@cache
+def _structure(kind: Any) -> Callable[[Any, Any], Any]:
+    return _converter(detailed=False).get_structure_hook(kind)
 
 
 def _model_unhook(model: Any, converter: Converter) -> Callable[[Any], Any]:
@@ -347,13 +363,24 @@ def _model_unhook(model: Any, converter: Converter) -> Callable[[Any], Any]:
 class Codec:
     """Turns answers into typed objects, and objects into JSON.
 
-    Building one takes a few milliseconds, and the first answer of each type a few more; it holds no
-    state of calls, so one serves any number of callers.
+    What a type needs is built when it is first met, or by ``prepare``, once for all codecs. A codec holds no state of
+    calls, so one serves any number of callers, in any thread.
     """
 
     def __init__(self) -> None:
-        self._fast = _converter(detailed=False)
-        self._detailed: Converter | None = None  # most programs never need it
+        self._fast: dict[Any, Callable[[bytes], Any] | None] = {}
+
+    def prepare(self, endpoint: Endpoint[Any]) -> None:
+        """Build what the answers of an operation need: a millisecond or so, which the first of them then need not wait."""
+        self._prepared(endpoint)
+        answer: Any = endpoint.answer
+        if answer is not str:
+            _structure(answer)
+
+    def _prepared(self, endpoint: Endpoint[Any]) -> Callable[[bytes], Any] | None:
+        fast = None if _fast_pass is None or endpoint.answer is str else _fast_pass(endpoint.answer, endpoint.unwrap)
+        self._fast[endpoint.answer, endpoint.unwrap] = fast
+        return fast
 
     def decode(self, endpoint: Endpoint[T], data: bytes) -> T:
         """The answer of an operation.
@@ -361,6 +388,16 @@ class Codec:
         Raises:
             ResponseDecodeError: the bytes are no JSON, or do not fit the contract.
         """
+        try:
+            fast = self._fast[endpoint.answer, endpoint.unwrap]
+        except KeyError:
+            fast = self._prepared(endpoint)
+        if fast is not None:
+            try:
+                found: T = fast(data)
+                return found  # noqa: TRY300
+            except Exception:  # noqa: BLE001, S110 - whatever it is, the tolerant pass decides
+                pass
         decoded: Callable[[Endpoint[T], bytes], T | ResponseDecodeError]
         decoded = self._decoded_text if endpoint.answer is str else self._decoded
         result = decoded(endpoint, data)
@@ -383,26 +420,27 @@ class Codec:
 
     def _structured(self, endpoint: Endpoint[T], value: Any) -> T | ResponseDecodeError:
         root = "$"
-        shape = _shape_evidence(endpoint)
         if endpoint.unwrap and type(value) is dict:
             items = cast("dict[str, Any]", value)
             fields = {key.strip(): item for key, item in items.items()} | items
             name = next((name for name in endpoint.unwrap if name in fields), endpoint.unwrap[0])
             if name not in fields:
-                return self._error(endpoint, "$", f"an object with {name!r}", "an object without", shape)
+                evidence = _shape_evidence(endpoint)
+                return self._error(endpoint, "$", f"an object with {name!r}", "an object without", evidence)
             value, root = fields[name], f"$.{name}"
-        structure = self._fast.get_structure_hook(endpoint.answer)
+        answer: Any = endpoint.answer
         try:
-            result = cast("T", structure(value, endpoint.answer))
+            result: T = _structure(answer)(value, answer)
         except (KeyError, ValueError):
             return self._explained(endpoint, value, root)
         if endpoint.unwrap and isinstance(result, int) and result < 0:
-            return self._error(endpoint, root, "a number that is not negative", "a negative one", shape)
+            evidence = _shape_evidence(endpoint)
+            return self._error(endpoint, root, "a number that is not negative", "a negative one", evidence)
         return result
 
     def unstructure(self, value: object) -> Any:
         """A model, or a list of them, as JSON values; what is ``None`` is left out."""
-        return self._fast.unstructure(value)
+        return _converter(detailed=False).unstructure(value)
 
     def _decoded_text(self, endpoint: Endpoint[T], data: bytes) -> T | ResponseDecodeError:
         try:
@@ -416,11 +454,9 @@ class Codec:
             )
 
     def _explained(self, endpoint: Endpoint[Any], value: Any, root: str) -> ResponseDecodeError:
-        """What the second pass finds."""
-        if self._detailed is None:
-            self._detailed = _converter(detailed=True)
+        """What the detailed validation finds."""
         try:
-            self._detailed.structure(value, endpoint.answer)
+            _converter(detailed=True).structure(value, endpoint.answer)
         except _MismatchError as error:
             return self._error(endpoint, root, error.expected, error.received, _shape_evidence(endpoint))
         except BaseValidationError as error:

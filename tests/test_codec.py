@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from operations import ENDPOINTS, endpoint
 
+import nudgescribe_async
 from nudgescribe_async import codec
 from nudgescribe_async.codec import Codec, InvalidJSONError, dumps, loads
 from nudgescribe_async.endpoints.models import (
@@ -51,21 +52,25 @@ def refused(operation: str, value: Any) -> ResponseDecodeError:
     return caught.value
 
 
+@pytest.fixture(params=["msgspec", "standard library"], autouse=True)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test of this module runs with the fast pass and without."""
+    if request.param == "msgspec":
+        pytest.importorskip("msgspec")
+        assert codec._fast_pass is not None
+    else:
+        without_msgspec(monkeypatch)
+
+
+def without_msgspec(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_fast_loads", "_fast_dumps", "_fast_pass"):
+        monkeypatch.setattr(codec, name, None)
+    monkeypatch.setattr(CODEC, "_fast", {})
+
+
 # --- JSON ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["standard library", "orjson"])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "orjson":
-        orjson = pytest.importorskip("orjson")
-        monkeypatch.setattr(codec, "_backend_loads", orjson.loads)
-        monkeypatch.setattr(codec, "_backend_dumps", orjson.dumps)
-    else:
-        monkeypatch.setattr(codec, "_backend_loads", codec._standard_loads)
-        monkeypatch.setattr(codec, "_backend_dumps", codec._standard_dumps)
-
-
-@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -95,7 +100,6 @@ def test_both_libraries_read_the_same_value(text: bytes, value: Any) -> None:
         assert type(found) is type(value)
 
 
-@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(
     "text",
     [
@@ -155,8 +159,7 @@ def test_both_libraries_refuse_the_same_texts(text: bytes) -> None:
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_the_standard_library_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "_backend_loads", codec._standard_loads)
+def test_what_is_wrong_is_said_in_words_that_quote_nothing() -> None:
     for text, said in {
         b"[1,\n2,\n?]": "not JSON (line 3, column 1)",
         b'"\xff"': "not JSON (no valid UTF-8)",
@@ -168,7 +171,6 @@ def test_the_standard_library_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch
         assert str(caught.value) == said
 
 
-@pytest.mark.usefixtures("backend")
 def test_what_is_written_is_compact_utf_8() -> None:
     value: dict[str, Any] = {"a": [1, 2.5, True, None, "ü\n"], "b": {}}
     assert dumps(value) == '{"a":[1,2.5,true,null,"ü\\n"],"b":{}}'.encode()
@@ -176,17 +178,20 @@ def test_what_is_written_is_compact_utf_8() -> None:
 
 
 @pytest.fixture
-def without_orjson(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(sys.modules, "orjson", None)
+def msgspec_is_missing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(sys.modules, "msgspec", None)
+    monkeypatch.delitem(sys.modules, "nudgescribe_async.codec_fast", raising=False)
+    monkeypatch.delattr(nudgescribe_async, "codec_fast", raising=False)
     saved = dict(vars(codec))
     yield
     vars(codec).update(saved)
 
 
-@pytest.mark.usefixtures("without_orjson")
-def test_without_orjson_the_standard_library_is_used() -> None:
+@pytest.mark.usefixtures("msgspec_is_missing")
+def test_without_msgspec_the_standard_library_is_used() -> None:
     fresh = importlib.reload(codec)
-    assert (fresh._backend_loads, fresh._backend_dumps) == (fresh._standard_loads, fresh._standard_dumps)
+    assert (fresh._fast_loads, fresh._fast_dumps, fresh._fast_pass) == (None, None, None)
+    assert fresh.loads(fresh.dumps({"a": [1]})) == {"a": [1]}
 
 
 # --- what is forgiven ------------------------------------------------------------------------------
@@ -286,6 +291,12 @@ def test_null_for_an_optional_field_is_none_and_for_a_required_one_an_error(name
         ("2025-09-08 18:18:21", datetime(2025, 9, 8, 18, 18, 21, tzinfo=UTC)),
         ("2025-09-08T18:18:21.123456Z", datetime(2025, 9, 8, 18, 18, 21, 123_456, tzinfo=UTC)),
         ("2025-09-08", datetime(2025, 9, 8, tzinfo=UTC)),
+        ("2025-09-08t18:18:21z", datetime(2025, 9, 8, 18, 18, 21, tzinfo=UTC)),
+        ("2025-09-08T18:18:21.1234564Z", datetime(2025, 9, 8, 18, 18, 21, 123_456, tzinfo=UTC)),
+        ("2025-09-08T18:18:21.1234565Z", datetime(2025, 9, 8, 18, 18, 21, 123_457, tzinfo=UTC)),
+        ("2025-12-31T23:59:59.999999999Z", datetime(2026, 1, 1, tzinfo=UTC)),
+        ("2025-09-08T20:18:21.1234565+02:00", datetime(2025, 9, 8, 18, 18, 21, 123_457, tzinfo=UTC)),
+        ("2025-09-08T18:18:21.1234565", datetime(2025, 9, 8, 18, 18, 21, 123_457, tzinfo=UTC)),
         ("9999-12-31T23:59:59.999Z", datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)),
     ],
 )
@@ -312,6 +323,7 @@ def test_a_timestamp_is_an_aware_datetime_in_utc(text: str, moment: datetime) ->
         "1757355501462",
         "2025-09-08T18:18:61Z",
         "2025-09-08T18:18:21+99:00",
+        "9999-12-31T23:59:59.9999995Z",  # rounded, after the last year
         "0001-01-01T00:00:00+01:00",  # before the first year, in UTC
         "9999-12-31T23:59:59-01:00",  # after the last
         "\N{FULLWIDTH DIGIT TWO}025-09-08",
@@ -512,6 +524,24 @@ def test_objects_become_json_without_what_is_none() -> None:
     assert values == [{"campaign_id": "c", "campaign_status": "Published"}]
     assert type(values[0]["campaign_status"]) is str
     assert dumps(values) == b'[{"campaign_id":"c","campaign_status":"Published"}]'
+
+
+def test_what_was_prepared_is_not_built_by_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = Codec()
+    codec._converter.cache_clear()
+    codec._structure.cache_clear()
+    for value in ENDPOINTS.values():
+        fresh.prepare(value)
+
+    def built(*_: object) -> Any:
+        raise AssertionError("built")
+
+    monkeypatch.setattr(codec, "_fast_pass", built)
+    monkeypatch.setattr(codec, "make_dict_structure_fn", built)
+    assert fresh.decode(endpoint("customer_groups.create"), dumps(GROUP)).group_name == "VIP"
+    assert fresh.decode(endpoint("customer_groups.create"), dumps({**GROUP, "odd": 1})).extra == {"odd": 1}
+    assert fresh.decode(endpoint("customers.count_pages"), b'{"pages": 7}') == 7
+    assert fresh.decode(ENDPOINTS["messages.FETCH_CSV"], b'"a"') == '"a"'
 
 
 def test_a_profile_of_any_depth_that_can_be_read_can_be_given_back() -> None:

@@ -224,13 +224,13 @@ def test_any_depth_is_understood_or_refused_in_words(depth: int, before: bytes, 
 
 
 def _both(data: bytes) -> list[Any]:
-    """What the two libraries make of some bytes; an ``InvalidJSONError`` is the class itself."""
-    orjson = pytest.importorskip("orjson")
+    """What is read without msgspec and with it; an ``InvalidJSONError`` is the class itself."""
+    fast = pytest.importorskip("nudgescribe_async.codec_fast", exc_type=ImportError)
     found: list[Any] = []
     said: list[str] = []
-    for backend in (codec._standard_loads, orjson.loads):
+    for backend in (None, fast.fast_loads):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(codec, "_backend_loads", backend)
+            patch.setattr(codec, "_fast_loads", backend)
             try:
                 found.append(loads(data))
             except InvalidJSONError as error:
@@ -291,9 +291,9 @@ def test_the_libraries_agree_on_numbers(text: str) -> None:
 @many
 @given(ANY_JSON)
 def test_the_libraries_agree_on_any_value_and_write_what_both_can_read(value: Any) -> None:
-    orjson = pytest.importorskip("orjson")
+    fast = pytest.importorskip("nudgescribe_async.codec_fast", exc_type=ImportError)
     first, second = _both(json.dumps(value).encode())
     assert _shape(first) == _shape(second)
-    for write in (codec._standard_dumps, orjson.dumps):
+    for write in (codec._standard_dumps, fast.fast_dumps):
         for found in _both(write(first)):
             assert _shape(found) == _shape(first)
