@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nudgescribe_async.options import Priority, RetryPolicy
-    from nudgescribe_async.transport import Request, Response
+    from nudgescribe_async.transport import Headers, Response, StreamBody
 
 __all__ = ["Call", "Once", "Sink", "tell"]
 
@@ -76,7 +76,10 @@ class Call:
 
     number: int
     endpoint: Endpoint[Any]
-    request: Request
+    url: str = field(repr=False)
+    headers: Headers
+    """Those of every attempt."""
+    body: bytes | StreamBody | None = field(repr=False)
     policy: RetryPolicy
     priority: Priority
     started: float
@@ -104,6 +107,11 @@ class Call:
     """Whether a request is on its way."""
     unsettled: bool = False
     """Whether one was, and nobody knows what became of it."""
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it can be sent a second time with the same body."""
+        return self.body is None or isinstance(self.body, bytes) or self.body.replayable
 
     @property
     def renews(self) -> bool:
@@ -151,7 +159,7 @@ class Call:
             failure.message += " An earlier attempt was sent, and this may be its consequence."
         failure.not_repeated = not_repeated
         failure = self._told(failure)
-        if not self.request.replayable and not_repeated is not None and not failure.may_have_taken_effect:
+        if not self.replayable and not_repeated is not None and not failure.may_have_taken_effect:
             failure.advice = "Open the file again, or pass its path or a function that gives its bytes; then try again."
         return failure
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 if TYPE_CHECKING:
     from nudgescribe_async.shapes import JSON, Evidence
@@ -21,7 +21,7 @@ __all__ = ["Argument", "Bearer", "Effect", "Endpoint", "Kind", "RetryClass", "ch
 T = TypeVar("T")
 
 _INT64 = (-(2**63), 2**63 - 1)
-_DEEPEST = 100  # orjson writes 254 levels, and the standard library as many as the stack holds
+_DEEPEST = 100  # any JSON library writes as many, and none of them any number
 
 
 class Effect(StrEnum):
@@ -162,24 +162,22 @@ def checked(endpoint: Endpoint[Any], values: Mapping[str, object], *, first_page
         ValueError: an argument has a value that cannot be right, such as an empty id.
     """
     body: dict[str, Any] = {}
-    for stated in endpoint.arguments:
-        argument = stated if stated.first_page is None else _counted(stated, first_page)
+    for argument in endpoint.arguments:
         value = values.get(argument.name)
+        first = argument.first_page if argument.first_page is None or first_page is None else first_page
         if value is None and not argument.required:
-            value = argument.first_page
+            value = first
         if value is None:
             if argument.required:
                 raise TypeError(f"{endpoint.operation}: {argument.name} must be {argument.kind.value}, not None.")
             continue
-        body[argument.name] = _CHECKS[argument.kind](f"{endpoint.operation}: {argument.name}", argument, value)
+        where = f"{endpoint.operation}: {argument.name}"
+        fit = body[argument.name] = _CHECKS[argument.kind](where, argument, value)
+        if first is not None:
+            _at_least(where, first, cast("int", fit))
     if endpoint.exactly_one and sum(name in body for name in endpoint.exactly_one) != 1:
         raise TypeError(f"{endpoint.operation}: give exactly one of {' and '.join(endpoint.exactly_one)}.")
     return body
-
-
-def _counted(argument: Argument, first_page: int | None) -> Argument:
-    first = argument.first_page if first_page is None else first_page
-    return evolve(argument, first_page=first, minimum=first)
 
 
 def _wrong_type(where: str, wanted: str, value: object) -> TypeError:
@@ -213,9 +211,14 @@ def _integer(where: str, argument: Argument, value: object) -> int:
         raise _wrong_type(where, argument.kind.value, value)
     if not _INT64[0] <= value <= _INT64[1]:
         raise ValueError(f"{where} does not fit into 64 bits.")
-    if argument.minimum is not None and value < argument.minimum:
-        raise ValueError(f"{where} must be at least {argument.minimum}, not {value}.")
+    if argument.minimum is not None:
+        _at_least(where, argument.minimum, value)
     return int(value)
+
+
+def _at_least(where: str, minimum: int, value: int) -> None:
+    if value < minimum:
+        raise ValueError(f"{where} must be at least {minimum}, not {value}.")
 
 
 def _boolean(where: str, argument: Argument, value: object) -> bool:

@@ -399,6 +399,13 @@ class Events:
 
         return unsubscribe
 
+    def heard(self, kind: type[Event]) -> bool:
+        """Whether anybody would take note of such an event; for those that come with every request."""
+        if self._subscribers != [log_event]:
+            return True
+        logger, level = _LOGGERS[kind]
+        return logger.isEnabledFor(level)
+
     def emit(self, event: Event) -> None:
         """Tell everybody."""
         for subscriber in tuple(self._subscribers):

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import parse_qsl, urlsplit
 
-from attrs import field, frozen
+from attrs import define, field
 
 from nudgescribe_async.call import tell
 from nudgescribe_async.codec import Codec, InvalidJSONError, loads, looks_whole
@@ -21,7 +21,7 @@ from nudgescribe_async.shapes import hidden
 from nudgescribe_async.transport import SHOWN_HEADERS, Headers, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from nudgescribe_async.call import Call, Sink
     from nudgescribe_async.clock import Clock
@@ -38,7 +38,7 @@ _ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 _WORTH_HIDING = 6  # letters of a part of a signed URL; shorter ones hide nothing, and stand everywhere
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class Answer:
     """A success, not decoded yet."""
 
@@ -77,7 +77,7 @@ class Reader:
         """The error for an answer that is no success."""
         start = await response.read_start(MAX_REFUSAL_BYTES)
         if call.link is None:
-            call.refusal_headers = self._shown(response.headers, self._hidden(call))
+            call.refusal_headers = self._shown(response.headers, tuple(self._hidden(call)))
         return self.refusal_of(call, response.status, response.headers, start)
 
     def refusal_of(self, call: Call, status: int, headers: Headers, body: bytes) -> APIStatusError:
@@ -107,7 +107,7 @@ class Reader:
         if call.endpoint.answer is str and not end_is_known(response.headers):
             raise OutcomeUnknownError("The answer may have been cut off, since nothing tells where it ends.")
         known_as = self._known_as(response.headers, call)
-        sink = None if says_otherwise(response.headers) else call.sink
+        sink = None if call.sink is None or says_otherwise(response.headers) else call.sink
         answer = Answer(
             status=response.status,
             headers=response.headers,
@@ -145,7 +145,7 @@ class Reader:
             self.decode(endpoint, answer)
         except ResponseDecodeError as error:
             error.unreadable = True
-            what = what_came(answer.body, self._hidden(answer))
+            what = what_came(answer.body, tuple(self._hidden(answer)))
             if what is not None:
                 if answer.link is not None:
                     what = what.partition(" (")[0]  # without the words on it
@@ -187,9 +187,10 @@ class Reader:
             tell(error, endpoint, may_have_taken_effect=True)
         return error
 
-    def _hidden(self, what: Call | Answer) -> tuple[str, ...]:
+    def _hidden(self, what: Call | Answer) -> Iterator[str]:
         """What is masked in what the service, or a storage, says in answer to a call."""
-        return (*self._secrets(what.token), *_parts(what.link))
+        yield from self._secrets(what.token)
+        yield from _parts(what.link)
 
     def _known_as(self, headers: Headers, to: Call | Answer) -> str | None:
         """What the service, or a storage, calls the request."""

@@ -22,6 +22,8 @@ _MESSAGE_LENGTH = 500
 _BODY_LENGTH = 2_000
 _READ_LENGTH = 64 * 2**10
 _DEEPEST = 8
+_REQUEST_IDS = ("x-request-id", "x-correlation-id", "x-amzn-requestid", "cf-ray")
+_ANY_REQUEST_ID = frozenset(_REQUEST_IDS)
 _HTML = re.compile(r"<(?:!doctype|html|head|body|title)\b", re.IGNORECASE)
 _TITLE = re.compile(r"<(title|h1)\b[^>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^<>]*>")
@@ -86,7 +88,7 @@ def printable(text: str) -> str:
 
 def request_id(headers: Headers, secrets: Iterable[str] = ()) -> str | None:
     """What the service, or a proxy before it, calls the request."""
-    for name in ("x-request-id", "x-correlation-id", "x-amzn-requestid", "cf-ray"):
+    for name in _REQUEST_IDS if headers.has_any(_ANY_REQUEST_ID) else ():
         if value := headers.get(name, "").strip():
             return printable(mask(value, secrets)[:200])
     return None

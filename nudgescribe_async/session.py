@@ -18,7 +18,7 @@ import platform
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from attrs import evolve
+from attrs import define, field
 
 from nudgescribe_async.address import checked_base_url
 from nudgescribe_async.auth import Replacement
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from nudgescribe_async.auth import TokenManager
     from nudgescribe_async.call import Once, Sink
     from nudgescribe_async.clock import Clock
+    from nudgescribe_async.endpoint import Argument
     from nudgescribe_async.profiles import ProfileDecryptor
     from nudgescribe_async.throttle import Budget, Throttle
 
@@ -104,6 +105,23 @@ async def _first(*events: asyncio.Event) -> None:
             wait.cancel()
 
 
+@define
+class _Form:
+    """What all requests of an operation have in common."""
+
+    endpoint: Endpoint[Any]
+    url: str
+    headers: Headers
+    in_headers: tuple[Argument, ...]
+    """The arguments that travel in headers."""
+    file: str | None
+    """The argument that is a file."""
+    token: str | None = None
+    """The one that went along last."""
+    authorized: Headers = field(factory=Headers)
+    """``headers`` with it."""
+
+
 class Session:
     """Sends the calls of one client.
 
@@ -142,6 +160,7 @@ class Session:
         self._secrets = tuple(secrets)
         self._first_page = first_page
         self._profile_decryptor = profile_decryptor
+        self._forms: dict[str, _Form] = {}
         self._reader = Reader(secrets=self._all_secrets, clock=clock, max_answer_bytes=max_answer_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -215,7 +234,8 @@ class Session:
         # Calls under way may need a token while the client closes.
         self.admit(endpoint.operation, closing=closing or endpoint.bearer is not Bearer.ACCESS)
         options = _checked_options(endpoint, options)
-        call = self._new_call(endpoint, self._request(endpoint, values, options), options)
+        # In no variables: tracebacks may show those, and the body may hold a password.
+        call = self._new_call(endpoint, *self._message(endpoint, values, options), options)
         call.sink, call.once = into, once
         return await self._conduct(call, bearer)
 
@@ -235,8 +255,8 @@ class Session:
         """
         self.admit(endpoint.operation)
         options = _checked_options(endpoint, options)
-        headers = {"Accept": "*/*", "User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
-        call = self._new_call(endpoint, self._to(endpoint.method, link, headers), options)
+        headers = Headers({"Accept": "*/*", "User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
+        call = self._new_call(endpoint, link, headers, None, options)
         call.link, call.sink = link, into
         return await self._conduct(call, None)
 
@@ -245,13 +265,22 @@ class Session:
         priority = options.priority if options.priority is not None else Priority.INTERACTIVE
         return options.retries if options.retries is not None else self._retry[priority]
 
-    def _new_call(self, endpoint: Endpoint[Any], request: Request, options: CallOptions) -> Call:
+    def _new_call(
+        self,
+        endpoint: Endpoint[Any],
+        url: str,
+        headers: Headers,
+        body: bytes | StreamBody | None,
+        options: CallOptions,
+    ) -> Call:
         priority = options.priority if options.priority is not None else Priority.INTERACTIVE
         self._calls += 1
         return Call(
             self._calls,
             endpoint,
-            request,
+            url,
+            headers,
+            body,
             self.retry_policy(options),
             priority,
             self._clock.monotonic(),
@@ -445,8 +474,32 @@ class Session:
 
     # --- one call ----------------------------------------------------------------------------------
 
-    def _request(self, endpoint: Endpoint[Any], values: Mapping[str, object], options: CallOptions) -> Request:
+    def _message(
+        self, endpoint: Endpoint[Any], values: Mapping[str, object], options: CallOptions
+    ) -> tuple[str, Headers, bytes | StreamBody | None]:
+        """Where a call goes, its headers but for the token, and its body."""
         arguments = checked(endpoint, values, first_page=self._first_page)
+        form = self._forms.get(endpoint.operation)
+        if form is None or form.endpoint is not endpoint:
+            form = self._forms[endpoint.operation] = self._form(endpoint)
+        headers = form.headers
+        for name, value in options.headers.items():
+            headers = headers.with_header(name, value)
+        for argument in form.in_headers:
+            if argument.header is not None and argument.name in arguments:
+                headers = headers.with_header(argument.header, Secret(arguments.pop(argument.name)))
+        body: bytes | StreamBody | None = None
+        if form.file is not None and form.file in arguments:
+            source = cast("FileSource", arguments.pop(form.file))
+            content_type, body = multipart_body(
+                arguments, name=form.file, filename="customers.csv", content_type="text/csv", file=file_body(source)
+            )
+            headers = headers.with_header("Content-Type", content_type)
+        elif endpoint.arguments:
+            body = dumps(arguments)
+        return form.url, headers, body
+
+    def _form(self, endpoint: Endpoint[Any]) -> _Form:
         headers: dict[str, str] = {
             "Accept": "text/csv" if endpoint.answer is str else "application/json",
             "User-Agent": USER_AGENT,
@@ -455,33 +508,14 @@ class Session:
             headers["Accept-Encoding"] = "identity"  # see message_file.end_is_known
         if endpoint.context_headers:
             headers |= self._context_headers
-        # The same name twice, in letters of another case, would make one header of both values.
-        given = {name.lower() for name in options.headers}
-        headers = {name: value for name, value in headers.items() if name.lower() not in given} | dict(options.headers)
-        for argument in endpoint.arguments:
-            if argument.header is not None and argument.name in arguments:
-                headers[argument.header] = Secret(arguments.pop(argument.name))
-        body: bytes | StreamBody | None = None
-        file = next(
-            (item.name for item in endpoint.arguments if item.kind is Kind.FILE and item.name in arguments), None
-        )
-        if file is not None:
-            source = cast("FileSource", arguments.pop(file))
-            headers["Content-Type"], body = multipart_body(
-                arguments, name=file, filename="customers.csv", content_type="text/csv", file=file_body(source)
-            )
-        elif endpoint.arguments:
-            headers["Content-Type"], body = "application/json", dumps(arguments)
-        return self._to(endpoint.method, self.base_url + endpoint.path, headers, body)
-
-    def _to(self, method: str, url: str, headers: Mapping[str, str], body: bytes | StreamBody | None = None) -> Request:
-        return Request(
-            method=method,
-            url=url,
+        if endpoint.arguments:
+            headers["Content-Type"] = "application/json"
+        return _Form(
+            endpoint=endpoint,
+            url=self.base_url + endpoint.path,
             headers=Headers(headers),
-            body=body,
-            connect_timeout=self._timeout.connect,
-            read_timeout=self._timeout.read,
+            in_headers=tuple(item for item in endpoint.arguments if item.header is not None),
+            file=next((item.name for item in endpoint.arguments if item.kind is Kind.FILE), None),
         )
 
     async def _run(self, call: Call, bearer: str | None) -> Answer:
@@ -509,7 +543,7 @@ class Session:
                 continue
             if not renewed:
                 await self._wait_or_raise(call, outcome)
-            elif call.request.replayable:
+            elif call.replayable:
                 replaced = status
             else:
                 why = "there is a new token, but the body cannot be sent a second time"
@@ -530,7 +564,7 @@ class Session:
         refused = isinstance(error, AuthenticationError) or (
             isinstance(error, APIStatusError) and not in_trouble(error.status)
         )
-        patient = call.priority is Priority.BULK and call.request.replayable and not refused
+        patient = call.priority is Priority.BULK and call.replayable and not refused
         why = in_brief(error).partition(". ")[0].rstrip(".")  # the rest is about the login's own request
         unsent = RequestNotSentError(f"No token could be had, so nothing was sent: {why}.")
         if not patient:
@@ -553,7 +587,7 @@ class Session:
             attempts=number,
             policy=call.policy,
             time_left=deadline - self._clock.monotonic() if deadline is not None else None,
-            replayable=call.request.replayable,
+            replayable=call.replayable,
             budget=math.inf if waits_its_turn else self._budget.left,
         )
         if not isinstance(decision, Retry):
@@ -602,38 +636,57 @@ class Session:
             self._throttle.release()
 
     async def _send(self, call: Call) -> Answer | NudgescribeError:
-        request = call.request
-        headers = dict(call.sink.headers()) if call.sink is not None else {}
+        headers = call.headers
+        for name, value in call.sink.headers().items() if call.sink is not None else ():
+            headers = headers.with_header(name, value)
         if call.token is not None:
-            headers["Authorization"] = Secret(f"Bearer {call.token}")
-        if headers:
-            request = evolve(request, headers=Headers({**request.headers, **headers}))
+            headers = self._authorized(call.endpoint.operation, headers, call.token)
+        request = Request(
+            method=call.endpoint.method,
+            url=call.url,
+            headers=headers,
+            body=call.body,
+            connect_timeout=self._timeout.connect,
+            read_timeout=self._timeout.read,
+        )
         operation, number = call.endpoint.operation, len(call.attempts) + 1
         started = self._clock.monotonic()
-        self.events.emit(RequestStarted(operation=operation, call=call.number, attempt=number))
+        if self.events.heard(RequestStarted):
+            self.events.emit(RequestStarted(operation=operation, call=call.number, attempt=number))
         call.under_way = True
         call.phase = "waiting for the answer"
         outcome: Answer | NudgescribeError
         try:
-            outcome = await self._sent(call, request)
-        except (TransportError, ResponseDecodeError) as error:
-            outcome = error
-        except (ClientClosedError, ConfigurationError) as error:
-            call.under_way = False
-            self._finished(call, number, started, error)
-            raise call.final(error) from error.__cause__
+            outcome = await self._answer(call, await self._transport.send(request))
         except BaseException as error:
-            call.attempts.append(self._finished(call, number, started, error))
-            raise
+            if call.link is not None:
+                _forget_frames(error)
+            if isinstance(error, ClientClosedError | ConfigurationError):
+                call.under_way = False
+                self._finished(call, number, started, error)
+                raise call.final(error) from error.__cause__
+            if not isinstance(error, TransportError | ResponseDecodeError):
+                call.attempts.append(self._finished(call, number, started, error))
+                raise
+            outcome = error
         call.ended(outcome)
         call.attempts.append(self._finished(call, number, started, outcome))
         if isinstance(outcome, Answer):
             if call.link is None:
                 self._throttle.succeeded(call.era)
             self._budget.succeeded(repeated=call.repeated)
-            unsettled = call.may_have_taken_effect
-            return evolve(outcome, attempts=tuple(call.attempts), unsettled=unsettled)
+            outcome.attempts, outcome.unsettled = tuple(call.attempts), call.may_have_taken_effect
         return outcome
+
+    def _authorized(self, operation: str, headers: Headers, token: str) -> Headers:
+        """The headers with a token; those that all requests of an operation have are made once for each token."""
+        form = self._forms.get(operation)
+        if form is None or form.headers is not headers:
+            return headers.with_header("Authorization", Secret(f"Bearer {token}"))
+        if form.token != token:
+            form.token = Secret(token)
+            form.authorized = headers.with_header("Authorization", Secret(f"Bearer {token}"))
+        return form.authorized
 
     def _finished(self, call: Call, number: int, started: float, outcome: Answer | BaseException) -> Attempt:
         """What there is to remember of an attempt; everybody is told."""
@@ -646,27 +699,20 @@ class Session:
             error=None if status is not None else type(outcome).__name__,
             request_id=outcome.request_id if isinstance(outcome, Answer | NudgescribeError) else None,
         )
-        self.events.emit(
-            RequestFinished(
-                operation=call.endpoint.operation,
-                call=call.number,
-                attempt=number,
-                seconds=attempt.seconds,
-                status=attempt.status,
-                error=attempt.error,
-                request_id=attempt.request_id,
-                headers=call.refusal_headers if isinstance(outcome, APIStatusError) else (),
+        if self.events.heard(RequestFinished):
+            self.events.emit(
+                RequestFinished(
+                    operation=call.endpoint.operation,
+                    call=call.number,
+                    attempt=number,
+                    seconds=attempt.seconds,
+                    status=attempt.status,
+                    error=attempt.error,
+                    request_id=attempt.request_id,
+                    headers=call.refusal_headers if isinstance(outcome, APIStatusError) else (),
+                )
             )
-        )
         return attempt
-
-    async def _sent(self, call: Call, request: Request) -> Answer | APIStatusError:
-        try:
-            return await self._answer(call, await self._transport.send(request))
-        except BaseException as error:
-            if call.link is not None:
-                _forget_frames(error)
-            raise
 
     async def _answer(self, call: Call, response: Response) -> Answer | APIStatusError:
         async with response:

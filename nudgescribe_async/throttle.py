@@ -40,10 +40,7 @@ class _Line:
     """Callers who wait for their turn, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._turns: OrderedDict[asyncio.Future[None], None] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._turns)
+        self.turns: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     async def wait(self, give_back: Callable[[], None]) -> None:
         """Return when it is the caller's turn.
@@ -52,20 +49,20 @@ class _Line:
             give_back: called if the caller is cancelled when it had been served already, and cannot take it.
         """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns[turn] = None
+        self.turns[turn] = None
         try:
             await turn
         except asyncio.CancelledError:
-            if turn in self._turns:
-                del self._turns[turn]
+            if turn in self.turns:
+                del self.turns[turn]
             elif not turn.cancelled():
                 give_back()
             raise
 
     def serve(self) -> bool:
         """Tell the next that it is its turn; ``False`` if nobody is there."""
-        while self._turns:
-            turn, _ = self._turns.popitem(last=False)
+        while self.turns:
+            turn, _ = self.turns.popitem(last=False)
             if not turn.done():  # else its task is cancelled, and does not know yet
                 turn.set_result(None)
                 return True
@@ -110,7 +107,7 @@ class Throttle:
         A caller that is cancelled while it waits leaves the queue, and what it may have been given already
         goes to the next.
         """
-        if self._is_free() and not self._interactive and not self._bulk:
+        if self._is_free() and not self._interactive.turns and not self._bulk.turns:
             self.in_flight += 1
         else:
             line = self._bulk if priority is Priority.BULK else self._interactive
@@ -125,7 +122,8 @@ class Throttle:
     def release(self) -> None:
         """Give a slot back."""
         self.in_flight -= 1
-        self._serve()
+        if self._interactive.turns or self._bulk.turns:
+            self._serve()
 
     async def gate(self) -> int:
         """Wait until no pause is on. What comes back is for ``refused``."""
@@ -182,7 +180,7 @@ class Throttle:
 
     def _resume(self) -> None:
         self._paused_until = self._resumption = None
-        waiting = len(self._interactive) + len(self._bulk)
+        waiting = len(self._interactive.turns) + len(self._bulk.turns)
         while self._at_gate.serve():
             pass
         self._serve()
@@ -199,7 +197,7 @@ class Throttle:
                 line = second
             else:
                 return
-            self._passed = self._passed + 1 if line is self._interactive and self._bulk else 0
+            self._passed = self._passed + 1 if line is self._interactive and self._bulk.turns else 0
             self.in_flight += 1
 
 
@@ -237,22 +235,23 @@ class Budget:
 
     async def turn(self) -> None:
         """Take one, as soon as there is one, in the order of arrival. Only where it ``refills``."""
-        if self.left >= _NEARLY_ONE and not self._line:
+        if self.left >= _NEARLY_ONE and not self._line.turns:
             self.take()
             return
-        if self._line:
+        if self._line.turns:
             self._serve()
         if self._next is None:
             self._set_timer()
         try:
             await self._line.wait(give_back=self.give_back)
         finally:
-            if not self._line:
+            if not self._line.turns:
                 self.close()
 
     def succeeded(self, *, repeated: bool) -> None:
         """A call succeeded: at once, or after it was repeated."""
-        self._put(2.0 if repeated else self._budget.share)
+        if self._saved < self._budget.reserve:
+            self._put(2.0 if repeated else self._budget.share)
 
     def close(self) -> None:
         """Forget who waits: the session ends them."""
@@ -262,14 +261,14 @@ class Budget:
 
     def _put(self, retries: float) -> None:
         self._saved = min(self.left + retries, self._budget.reserve)
-        if self._line:
+        if self._line.turns:
             self._serve()
 
     def _serve(self) -> None:
         self.close()
         while self.left >= _NEARLY_ONE and self._line.serve():
             self.take()
-        if self._line:
+        if self._line.turns:
             self._set_timer()
 
     def _set_timer(self) -> None:

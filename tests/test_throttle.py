@@ -715,9 +715,9 @@ async def test_a_call_cancelled_in_each_phase_gives_back_what_it_held(phase: str
         await task
     assert throttle.in_flight == slots
     assert budget.left == pytest.approx(min(left + 0.001, 10), abs=1e-6)
-    assert not throttle._interactive
-    assert not throttle._bulk
-    assert not budget._line
+    assert not throttle._interactive.turns
+    assert not throttle._bulk.turns
+    assert not budget._line.turns
     if phase not in ("token", "another token", "next attempt"):  # a renewal goes on, and a pause does
         assert sum(waiter.waiting for waiter in clock._waiters) <= waiting
     await it.stop()

@@ -7,8 +7,8 @@ above it, so that a transport stays short and every promise is kept by all of th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, runtime_checkable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias, cast, runtime_checkable
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
@@ -27,6 +27,7 @@ __all__ = [
     "Response",
     "StreamBody",
     "Transport",
+    "WholeByteStream",
 ]
 
 # What may be shown. Everything else is a name without its value, so that a header that is new, or
@@ -42,17 +43,38 @@ class Headers(Mapping[str, str]):
 
     Several values of one name are joined with a comma, as HTTP allows. ``repr()`` shows the values
     of an allow-list of names only.
+
+    Attributes:
+        prepared: what a transport has made of them, for when they are sent again; no part of their value.
     """
 
-    __slots__ = ("_by_name",)
+    __slots__ = ("_by_name", "prepared")
 
     def __init__(self, items: HeaderItems = ()) -> None:
-        pairs = cast("Iterable[tuple[str, str]]", items.items() if isinstance(items, Mapping) else items)
-        by_name: dict[str, tuple[str, str]] = {}
-        for name, value in pairs:
-            known = by_name.get(name.lower())
-            by_name[name.lower()] = (name, value) if known is None else (known[0], f"{known[1]}, {value}")
+        self.prepared: object = None
+        pairs = cast("list[tuple[str, str]]", items) if type(items) is list else _pairs(items)
+        by_name = {name.lower(): (name, value) for name, value in pairs}
+        if len(by_name) < len(pairs):
+            by_name.clear()
+            for name, value in pairs:
+                known = by_name.get(name.lower())
+                by_name[name.lower()] = (name, value) if known is None else (known[0], f"{known[1]}, {value}")
         self._by_name = by_name
+
+    def pairs(self) -> Collection[tuple[str, str]]:
+        """The names as they were given, and the values."""
+        return self._by_name.values()
+
+    def has_any(self, names: frozenset[str]) -> bool:
+        """Whether one of these names, in small letters, is there."""
+        return not names.isdisjoint(self._by_name)
+
+    def with_header(self, name: str, value: str) -> Headers:
+        """These, with another value of this one."""
+        more = Headers()
+        more._by_name.update(self._by_name)
+        more._by_name[name.lower()] = (name, value)
+        return more
 
     def __getitem__(self, name: str) -> str:
         return self._by_name[name.lower()][1]
@@ -69,13 +91,13 @@ class Headers(Mapping[str, str]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Headers):
             return NotImplemented
-        return dict(self._plain()) == dict(other._plain())
+        return self._plain() == other._plain()
 
     def __hash__(self) -> int:
-        return hash(frozenset(self._plain()))
+        return hash(frozenset(self._plain().items()))
 
-    def _plain(self) -> Iterator[tuple[str, str]]:
-        return ((name, value) for name, (_, value) in self._by_name.items())
+    def _plain(self) -> dict[str, str]:
+        return {name: value for name, (_, value) in self._by_name.items()}
 
     def __repr__(self) -> str:
         shown = ", ".join(
@@ -83,6 +105,10 @@ class Headers(Mapping[str, str]):
             for name, value in self.items()
         )
         return f"Headers({{{shown}}})"
+
+
+def _pairs(items: HeaderItems) -> list[tuple[str, str]]:
+    return [*cast("Iterable[tuple[str, str]]", items.items() if isinstance(items, Mapping) else items)]
 
 
 def _headers(items: HeaderItems) -> Headers:
@@ -147,12 +173,26 @@ class ByteStream(Protocol):
     Iterating raises ``OutcomeUnknownError`` if the connection breaks before the end. ``aclose()``
     gives the connection back (or drops it, if the body was not read to its end), and may be called
     more than once.
+
+    One that can give all of it at once, cheaper than in chunks, says so as a ``WholeByteStream``.
     """
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
     async def aclose(self) -> None:
         """Give the connection back, or drop it."""
+        ...
+
+
+class WholeByteStream(ByteStream, Protocol):
+    """A ``ByteStream`` that can be read to its end in one go."""
+
+    async def read_whole(self, limit: int | None) -> bytes | None:
+        """All of it, or ``None`` if it is longer than ``limit``; and the end of the response in any case.
+
+        Raises:
+            OutcomeUnknownError: the connection broke.
+        """
         ...
 
 
@@ -196,17 +236,16 @@ class Response:
             OutcomeUnknownError: the connection broke.
             ResponseDecodeError: the body is longer than ``limit``.
         """
+        if hasattr(self.stream, "read_whole"):  # isinstance() of a protocol takes far longer
+            whole = await cast("WholeByteStream", self.stream).read_whole(limit)
+            return _too_long(limit) if whole is None else whole
         chunks: list[bytes] = []
         size = 0
         try:
             async for chunk in self.stream:
                 size += len(chunk)
                 if limit is not None and size > limit:
-                    raise ResponseDecodeError(
-                        f"The body of the answer is longer than the {limit:,} bytes allowed.",
-                        expected=f"at most {limit:,} bytes",
-                        received="more",
-                    )
+                    _too_long(limit)
                 chunks.append(chunk)
         except BaseException:
             # Tracebacks may be kept with their locals, and this may be a token or a customer.
@@ -242,6 +281,14 @@ class Response:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _too_long(limit: int | None) -> NoReturn:
+    raise ResponseDecodeError(
+        f"The body of the answer is longer than the {limit:,} bytes allowed.",
+        expected=f"at most {limit:,} bytes",
+        received="more",
+    )
 
 
 @runtime_checkable

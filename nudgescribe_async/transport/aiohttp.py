@@ -25,10 +25,12 @@ import select
 import socket
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -39,7 +41,7 @@ from nudgescribe_async.transport._aiohttp_errors import mapped, without_secrets,
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from typing import Self
 
     from aiohttp.abc import AbstractStreamWriter
@@ -49,10 +51,13 @@ if TYPE_CHECKING:
 __all__ = ["AiohttpTransport"]
 
 PIECE: Final = 256 * 1024  # a body in memory is written in pieces, so that no write holds up the loop for long
+SMALL: Final = 16 * 1024  # what the buffers of a connection take in any case
 CLOSE_GRACE: Final = 2.0  # seconds that closing connections may take before they are cut
 
 CLOSED_MEANWHILE: Final = "The transport was closed while the request waited for a connection. Nothing was sent."
 
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+_NOT_ADDED = (hdrs.CONTENT_TYPE,)
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _NOT_IN_VALUES = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f]")
@@ -131,6 +136,7 @@ class AiohttpTransport:
         self._keepalive_timeout = keepalive_timeout
         self._read_buffer = read_buffer
         self._sockets = _Sockets()
+        self._urls: dict[str, URL] = {}
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -158,20 +164,20 @@ class AiohttpTransport:
                 request.
         """
         session = self._ready_session()
-        url = _checked_url(request.url)
-        headers = _checked_headers(request.headers)
+        url = self._urls.get(request.url)
+        if url is None:
+            url = _checked_url(request.url)
+            if not url.raw_query_string and len(self._urls) < 64:  # what has a query may be signed, and is not kept
+                self._urls[request.url] = url
+        headers = _prepared_headers(request.headers)
         body = _checked_body(request, headers)
-        if session.auth is not None and "Authorization" in headers:
+        if session.auth is not None and hdrs.AUTHORIZATION in headers:
             raise ConfigurationError(
                 "The session has auth= of its own, and the request has an Authorization header: make the session without."
             )
-        if not _TOKEN.fullmatch(request.method):
+        if request.method not in _METHODS and not _TOKEN.fullmatch(request.method):
             raise ConfigurationError(f"{request.method!r} is no HTTP method.")
-        timeout = aiohttp.ClientTimeout(
-            total=None,
-            connect=_checked_seconds("connect_timeout", request.connect_timeout),
-            sock_read=_checked_seconds("read_timeout", request.read_timeout),
-        )
+        timeout = _timeout(request.connect_timeout, request.read_timeout)
         proxy = self._proxy
         if url.scheme == "http":
             # It is for loopback, or somebody's own service: what goes over it must not pass through others.
@@ -186,7 +192,7 @@ class AiohttpTransport:
                 url,
                 headers=headers,
                 data=body,
-                skip_auto_headers=("Content-Type",),
+                skip_auto_headers=_NOT_ADDED if body is not None and hdrs.CONTENT_TYPE not in headers else None,
                 allow_redirects=False,
                 raise_for_status=False,
                 auto_decompress=True,
@@ -208,7 +214,7 @@ class AiohttpTransport:
         else:
             return Response(
                 status=answer.status,
-                headers=Headers(answer.headers.items()),
+                headers=Headers([*answer.headers.items()]),
                 stream=_AnswerStream(answer, body, request),
             )
         # Outside of the except block, so that the body's own exception gets no context that is not its own.
@@ -303,7 +309,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType]
-        self._used: weakref.WeakSet[object] = weakref.WeakSet()
+        self._looks: weakref.WeakKeyDictionary[object, Callable[[], bool]] = weakref.WeakKeyDictionary()
 
     async def connect(
         self,
@@ -316,23 +322,24 @@ class _Connector(aiohttp.TCPConnector):
             protocol = connection.protocol
             if protocol is None:
                 return connection
-            used = protocol in self._used
-            self._used.add(protocol)
-            if not protocol.should_close and not (used and _has_something_to_read(connection.transport)):
+            look = self._looks.get(protocol)
+            if look is None:
+                self._looks[protocol] = _look(connection.transport)
+            if not protocol.should_close and not (look is not None and look()):
                 return connection
             connection.close()
-            if not used:  # the next one would hardly be better, and nobody counts these attempts
+            if look is None:  # the next one would hardly be better, and nobody counts these attempts
                 raise aiohttp.ClientConnectionError("the server spoke before it was asked")
 
 
-def _has_something_to_read(transport: asyncio.Transport | None) -> bool:
-    """Whether something has come that the event loop has not seen yet."""
+def _look(transport: asyncio.Transport | None) -> Callable[[], bool]:
+    """Tells whether something has come on a connection that the event loop has not seen yet."""
     connected = transport.get_extra_info("socket") if transport is not None else None
     if connected is None or not hasattr(select, "poll"):
-        return False
-    look = select.poll()
-    look.register(connected.fileno(), select.POLLIN)
-    return bool(look.poll(0))
+        return bool  # which is false
+    poll = select.poll()
+    poll.register(connected.fileno(), select.POLLIN)
+    return lambda: bool(poll.poll(0))
 
 
 class _NotSentAgain(Exception):  # noqa: N818 - it never leaves this module
@@ -382,13 +389,16 @@ class _Body(aiohttp.Payload):
         super().__init__(body, content_type="application/octet-stream")
         self._size = len(body) if isinstance(body, bytes) else body.length
         self._patience = patience
-        self._done: asyncio.Event | None = None
+        self._is_written = False  # at this moment
+        self._written: asyncio.Event | None = None
         self.error: Exception | None = None
 
     async def finished(self) -> None:
         """Wait until nothing is written any more and the stream is closed."""
-        if self._done is not None:
-            await self._done.wait()
+        if self._is_written:
+            if self._written is None:
+                self._written = asyncio.Event()
+            await self._written.wait()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002
         """Not for use: a stream is not shown."""
@@ -400,7 +410,7 @@ class _Body(aiohttp.Payload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002
         """Write the body. Errors of the stream are kept in ``error``, errors of the connection are not."""
-        self._done = asyncio.Event()
+        self._is_written = True
         connection = getattr(writer, "transport", None)  # the writer forgets it when it is closed
         try:
             if isinstance(self._value, bytes):
@@ -413,16 +423,18 @@ class _Body(aiohttp.Payload):
                 connection.abort()
             raise
         finally:
-            self._done.set()
+            self._is_written = False
+            if self._written is not None:
+                self._written.set()
 
     async def _write_bytes(self, writer: AbstractStreamWriter, data: bytes) -> None:
-        if len(data) <= PIECE:
+        if len(data) <= SMALL:  # it is taken over at once, and nothing is waited for
             if data:
                 await writer.write(data)
-        else:
-            view = memoryview(data)
-            for start in range(0, len(data), PIECE):
-                await self._piece(writer, view[start : start + PIECE])
+            return
+        view = memoryview(data)
+        for start in range(0, len(data), PIECE):
+            await self._piece(writer, view[start : start + PIECE])
         await self._drain(writer)
 
     async def _write_stream(self, writer: AbstractStreamWriter, body: StreamBody) -> None:
@@ -503,11 +515,32 @@ class _AnswerStream:
             raise StopAsyncIteration
         return chunk
 
-    async def aclose(self) -> None:
-        if self._answer.closed or self._answer.content.is_eof():
-            self._answer.release()
-        else:
+    async def read_whole(self, limit: int | None) -> bytes | None:
+        content, chunks, size = self._answer.content, list[bytes](), 0
+        try:
+            while chunk := await content.readany():
+                chunks.append(chunk)
+                size += len(chunk)
+                if limit is not None and size > limit:
+                    return None
+                if content.at_eof() and content.exception() is None:
+                    break
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except Exception as error:  # noqa: BLE001 - the table knows them all
             self._drop()
+            raise mapped(error, self._request, reached=True) from without_secrets(error, self._request)
+        finally:
+            # Tracebacks may be kept with their locals, and this may be a token or a customer.
+            chunks.clear()
+            chunk = b""
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        if not self._answer.closed:
+            if self._answer.content.is_eof():
+                self._answer.release()
+            else:
+                self._drop()
         if self._body is not None:  # an answer may come before the end of the request
             await self._body.finished()
 
@@ -620,9 +653,24 @@ def _proxy_of_environment(url: URL) -> URL | None:
     return _proxy_url(proxy if "://" in proxy else f"http://{proxy}")
 
 
+def _prepared_headers(headers: Headers) -> CIMultiDict[str]:
+    """The headers as aiohttp takes them, checked once for all the times that they are sent."""
+    prepared = headers.prepared
+    if type(prepared) is not CIMultiDict:
+        prepared = headers.prepared = _checked_headers(headers)
+    return cast("CIMultiDict[str]", prepared)
+
+
 def _checked_headers(headers: Headers) -> CIMultiDict[str]:
+    pairs = headers.pairs()
+    try:
+        text = "".join([value for _, value in pairs])
+    except TypeError:  # one is no text
+        text = ""
+    if text.isascii() and text.isprintable() and text and _are_tokens(tuple([name for name, _ in pairs])):
+        return CIMultiDict(pairs)
     checked: CIMultiDict[str] = CIMultiDict()
-    for name, value in headers.items():
+    for name, value in pairs:
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise ConfigurationError(f"{name!r} cannot be the name of a header. Nothing was sent.")
         if not isinstance(value, str):
@@ -639,8 +687,14 @@ def _checked_headers(headers: Headers) -> CIMultiDict[str]:
     return checked
 
 
+@lru_cache(maxsize=64)
+def _are_tokens(names: tuple[object, ...]) -> bool:
+    """Whether all may be names of headers; there are few sets of them, and they are no secrets."""
+    return all(isinstance(name, str) and _TOKEN.fullmatch(name) for name in names)
+
+
 def _checked_body(request: Request, headers: CIMultiDict[str]) -> _Body | None:
-    if "Transfer-Encoding" in headers:
+    if hdrs.TRANSFER_ENCODING in headers:
         raise ConfigurationError("The transport frames the body: leave out the header Transfer-Encoding.")
     if request.body is None:
         length: int | None = 0
@@ -650,10 +704,19 @@ def _checked_body(request: Request, headers: CIMultiDict[str]) -> _Body | None:
         length = body.size
     else:
         raise ConfigurationError(f"A body must be bytes, a StreamBody or None, not {type(request.body).__name__}.")
-    announced = headers.get("Content-Length")
+    announced = headers.get(hdrs.CONTENT_LENGTH)
     if announced is not None and announced != str(length):
         raise ConfigurationError("The header Content-Length contradicts the body: leave it out.")
     return body
+
+
+@lru_cache(maxsize=16)
+def _timeout(connect: float | None, read: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(
+        total=None,
+        connect=_checked_seconds("connect_timeout", connect),
+        sock_read=_checked_seconds("read_timeout", read),
+    )
 
 
 def _checked_seconds(name: str, seconds: float | None) -> float | None:
