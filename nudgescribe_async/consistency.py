@@ -7,7 +7,7 @@ says that no change was noticed, and never that there was none.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
@@ -24,7 +24,7 @@ Consistency: TypeAlias = Literal["warn", "dedupe", "strict"]
 CONSISTENCIES: tuple[Consistency, ...] = ("warn", "dedupe", "strict")
 
 NEAR = 16
-"""How many pages back ``"warn"`` remembers which items came: where shifting offsets put a repetition."""
+"""How many pages back ``"warn"`` remembers at least which items came: where shifting offsets put a repetition."""
 
 
 @frozen(kw_only=True)
@@ -136,7 +136,9 @@ class Watch(Generic[T]):
     noticed: list[tuple[str, str]] = field(factory=list[tuple[str, str]])
     """What is new: its kind, and a sentence."""
     _seen: set[str] = field(factory=set[str])
-    _near: deque[set[str]] = field(factory=deque[set[str]])
+    _before: set[str] = field(factory=set[str])
+    """With ``"warn"``, what came on the last ``NEAR`` pages before those of ``_seen``, which are as many at most."""
+    _pages_seen: int = 0
     _sizes: Counter[int] = field(factory=Counter[int])
     """How many pages there were of each size."""
     _last: tuple[int, int] = (-1, 0)
@@ -161,24 +163,29 @@ class Watch(Generic[T]):
         if self.identify is None or not items:
             return None
         ids = [*map(self.identify, items)]
-        new = set(ids)
-        known = new & self._seen
-        new -= known
-        self.nothing_new = not new
-        again = len(ids) - len(new)
-        first_ones = None
+        size = len(self._seen)
+        if self.consistency != "dedupe" and self._before.isdisjoint(ids):
+            # One look at each id, if all are new, as they nearly always are.
+            self._seen.update(ids)
+            again = len(ids) - (len(self._seen) - size)
+            first_ones = None
+        else:
+            new = set(ids) - self._seen - self._before
+            again = len(ids) - len(new)
+            first_ones = _first_ones(ids, set(new)) if again and self.consistency == "dedupe" else None
+            self._seen.update(ids)
+        self._forget()
+        self.nothing_new = again == len(ids)
         if again:
             self.repeated += again
             self._notice("repeated", f"{_counted(again, 'item')} of page {number} came before.")
-            if self.consistency == "dedupe":
-                first_ones = _first_ones(ids, set(new))
-        self._remember(new, known)
         return first_ones
 
     def remember(self, items: Collection[T]) -> None:
         """Know items that were handed out by an earlier iteration."""
         if self.identify is not None:
-            self._remember({*map(self.identify, items)})
+            self._seen.update(map(self.identify, items))
+            self._forget()
 
     def found_moved(self) -> None:
         """Items are not where the cursor says."""
@@ -202,16 +209,12 @@ class Watch(Generic[T]):
         if now != before:
             self._notice("total", f"There were {_counted(before, 'page')} at the start, and now there are {now:,}.")
 
-    def _remember(self, ids: set[str], known: Collection[str] = ()) -> None:
-        self._seen |= ids
+    def _forget(self) -> None:
+        """A page was seen: with ``"warn"``, what came long before it is forgotten."""
         if self.consistency == "warn":
-            if known:  # what came again is near for as long as this page is
-                for page in self._near:
-                    page.difference_update(known)
-                ids = ids.union(known)
-            self._near.append(ids)
-            if len(self._near) > NEAR:
-                self._seen -= self._near.popleft()
+            self._pages_seen += 1
+            if self._pages_seen == NEAR:
+                self._before, self._seen, self._pages_seen = self._seen, set(), 0
 
     def _compare_sizes(self, number: int, size: int, *, last: bool | None) -> None:
         self._sizes[size] += 1

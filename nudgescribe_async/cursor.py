@@ -61,6 +61,8 @@ class PageCursor:
         if page != self.page:
             return evolve(self, ahead=self.ahead | {page}, part=part, last=None)
         following = page + 1
+        if not self.ahead:  # nearly always; and cheaper than ``evolve``
+            return type(self)(query=self.query, page=following, part=part, total=self.total, last=last, tail=self.tail)
         while following in self.ahead:
             following += 1
         left = frozenset(number for number in self.ahead if number > following)

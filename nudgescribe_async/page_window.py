@@ -80,7 +80,8 @@ class PageWindow(Generic[P]):
         if not self._waiting:
             return None
         task = self._line[0]
-        await asyncio.wait([task])
+        if not task.done():
+            await asyncio.wait([task])
         if task not in self._waiting:
             return None  # closed meanwhile
         self._line.popleft()

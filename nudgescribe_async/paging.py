@@ -33,6 +33,7 @@ from nudgescribe_async.errors import (
     TransportError,
 )
 from nudgescribe_async.events import Events, PageFetched, PagesDrifted
+from nudgescribe_async.garbage import full_collections_put_off
 from nudgescribe_async.page_window import ORDERS, Order, PageWindow
 
 if TYPE_CHECKING:
@@ -235,6 +236,38 @@ class PageIterator(Generic[T]):
         self._pages = weakref.ref(begun)
         return begun
 
+    async def collect(self, into: list[T] | None = None) -> list[T]:
+        """All items in a list, in the order in which they would be handed out.
+
+        For what fits into memory: a million customers take about 1.6 GB. Python's full garbage collections are put off
+        meanwhile, in the whole process, since each would look at all that was collected so far; the first one after it
+        may take some tenths of a second, unless ``gc.freeze()`` is called before.
+
+        Args:
+            into: a list of yours to append to. It keeps what came if the reading ends early, and then ``cursor``, also
+                that of the error, is where to go on.
+
+        Raises:
+            PageError: a page could not be had. Without ``into``, what came before it is lost, and ``error.cursor`` is
+                where this began.
+            PageDriftError: the set changed meanwhile, and ``consistency="strict"``. As before.
+            NudgescribeError: the number of pages could not be had, or there is no token.
+            RuntimeError: it was iterated already, or closed.
+        """
+        start, collected = self.cursor, into if into is not None else []
+        try:
+            with full_collections_put_off():
+                async for page in self.pages():
+                    collected += page.items
+        except PageError as error:
+            if into is None:
+                error.cursor = start
+                error.advice = "What was collected is lost: collect(into=...) a list of yours keeps it."
+            raise
+        finally:
+            await self.aclose()
+        return collected
+
     def __aiter__(self) -> AsyncIterator[T]:
         if self._stepped is not None and self._reading.ended is None:
             return self._stepped
@@ -369,6 +402,8 @@ class _Reading(Generic[P, T]):
                 for item in page.ahead:
                     yield item
                 self._done(page)
+                # Gone before the next one is decoded, which then takes its place in memory: that is a fifth faster.
+                del page
         finally:
             await self.close()
 
@@ -382,7 +417,8 @@ class _Reading(Generic[P, T]):
 
     def _done(self, page: _Open[T]) -> None:
         self.open = None
-        self.cursor = evolve(page.after, tail=self.cursor.tail)
+        tail = self.cursor.tail  # which may have been seen while the page was handed out
+        self.cursor = page.after if page.after.tail == tail else evolve(page.after, tail=tail)
         self.window.reach = self.cursor.page + MOST_AHEAD
         self.pages_out += 1
         self.items_out += len(page.items)
@@ -599,16 +635,17 @@ class _Reading(Generic[P, T]):
         self.events.emit(PagesDrifted(operation=self.source.operation, drift=drift))
 
     def _tell(self, page: _Open[T]) -> None:
-        self.events.emit(
-            PageFetched(
-                operation=self.source.operation,
-                page=page.number,
-                total=self.total,
-                done=self.pages_out + 1,
-                items=self.items_out + len(page.items),
-                seconds=self._seconds(),
+        if self.events.heard(PageFetched):
+            self.events.emit(
+                PageFetched(
+                    operation=self.source.operation,
+                    page=page.number,
+                    total=self.total,
+                    done=self.pages_out + 1,
+                    items=self.items_out + len(page.items),
+                    seconds=self._seconds(),
+                )
             )
-        )
 
     def _failure(self, page: int | None, error: NudgescribeError) -> PageError:
         what = "The number of pages" if page is None else f"Page {page}"
