@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 from attrs import evolve, frozen
 
 from nudgescribe_async.arguments import kind
-from nudgescribe_async.bulk.download import download
+from nudgescribe_async.bulk.download.job import download
 from nudgescribe_async.endpoints.campaigns import LIST as LIST_CAMPAIGNS
 from nudgescribe_async.endpoints.customer_groups import LIST as LIST_GROUPS
 from nudgescribe_async.endpoints.messages import PUBLISH

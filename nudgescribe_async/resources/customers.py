@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from nudgescribe_async.bulk.export import ExportReport, Source, export
-from nudgescribe_async.bulk.upload import Choices as UploadChoices
-from nudgescribe_async.bulk.upload import upload
 from nudgescribe_async.cursor import digest
 from nudgescribe_async.endpoint import checked
 from nudgescribe_async.endpoints.customers import COUNT_PAGES, LIST, CustomersEndpoints
 from nudgescribe_async.endpoints.profile_fields import LIST as LIST_FIELDS
+from nudgescribe_async.engines import load_engine
 from nudgescribe_async.options import CallOptions, bulk
 from nudgescribe_async.paging import PageIterator, PageSource
 
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Literal
 
-    from nudgescribe_async.bulk.export import ExportProgress
+    from nudgescribe_async.bulk.export import ExportProgress, ExportReport
     from nudgescribe_async.bulk.upload import UploadChunk, UploadReport, UploadSource
     from nudgescribe_async.consistency import Consistency
     from nudgescribe_async.cursor import PageCursor
@@ -171,6 +169,9 @@ class Customers(CustomersEndpoints):
             ProfileError: a profile cannot be read.
             NudgescribeError: the number of pages could not be had, or there is no token.
         """
+        await load_engine("nudgescribe_async.bulk.export.job")
+        from nudgescribe_async.bulk.export.job import Source, export  # noqa: PLC0415 - see engines.py
+
         options = bulk(options)
         checked(_EXPORT, {"customer_group_id": customer_group_id})
 
@@ -294,7 +295,10 @@ class Customers(CustomersEndpoints):
             TypeError: an argument is of the wrong type.
             ValueError: an argument has a value that cannot be right.
         """
-        choices = UploadChoices.of(
+        await load_engine("nudgescribe_async.bulk.upload.job")
+        from nudgescribe_async.bulk.upload.job import Choices, upload  # noqa: PLC0415 - see engines.py
+
+        choices = Choices.of(
             fields=fields,
             encoding=encoding,
             delimiter=delimiter,

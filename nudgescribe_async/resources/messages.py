@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from nudgescribe_async.bulk.download import DownloadReport, download
 from nudgescribe_async.cursor import digest
 from nudgescribe_async.endpoint import checked
 from nudgescribe_async.endpoints.messages import COUNT_PAGES, FETCH_CSV, MessagesEndpoints
+from nudgescribe_async.engines import load_engine
 from nudgescribe_async.errors import ResponseDecodeError
 from nudgescribe_async.message_file import Rows
 from nudgescribe_async.options import CallOptions, bulk
@@ -19,6 +19,7 @@ from nudgescribe_async.paging import PageIterator, PageSource
 if TYPE_CHECKING:
     import os
 
+    from nudgescribe_async.bulk.download import DownloadReport
     from nudgescribe_async.bulk.download.report import Via
     from nudgescribe_async.consistency import Consistency
     from nudgescribe_async.cursor import PageCursor
@@ -161,6 +162,9 @@ class Messages(MessagesEndpoints):
             ConfigurationError: the client belongs to another event loop, or this platform has no file locks.
             ClientClosedError: the client is closed, or was closed meanwhile.
         """
+        await load_engine("nudgescribe_async.bulk.download.job")
+        from nudgescribe_async.bulk.download.job import download  # noqa: PLC0415 - see engines.py
+
         return await download(
             self._session,
             campaign_id,

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from nudgescribe_async.endpoints.reruns import RerunsEndpoints
-from nudgescribe_async.rerun.plan import RerunPlan
+from nudgescribe_async.engines import load_engine
 
 if TYPE_CHECKING:
     import os
@@ -106,9 +106,10 @@ class Reruns(RerunsEndpoints):
                 in it; ``report`` has what was done before it failed, if anything was.
             NudgescribeError: the campaigns of the account could not be had. Nothing was sent.
         """
-        # The engine, and SQLite with it, is loaded by those who need it.
-        from nudgescribe_async.rerun.choices import Choices  # noqa: PLC0415 - see above
-        from nudgescribe_async.rerun.job import run  # noqa: PLC0415 - see above
+        await load_engine("nudgescribe_async.rerun.job", "nudgescribe_async.rerun.choices")
+        from nudgescribe_async.rerun.choices import Choices  # noqa: PLC0415 - see engines.py
+        from nudgescribe_async.rerun.job import run  # noqa: PLC0415 - see engines.py
+        from nudgescribe_async.rerun.plan import RerunPlan  # noqa: PLC0415 - see engines.py
 
         choices = Choices(
             concurrency=concurrency,
@@ -159,6 +160,7 @@ class Reruns(RerunsEndpoints):
             ValueError: an argument has a value that cannot be right.
             NudgescribeError: the service could not be asked.
         """
-        from nudgescribe_async.rerun.wait import wait  # noqa: PLC0415 - as in run()
+        await load_engine("nudgescribe_async.rerun.wait")
+        from nudgescribe_async.rerun.wait import wait  # noqa: PLC0415 - see engines.py
 
         return await wait(self._session, campaign_id, run_number, timeout, options)

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nudgescribe_async.bulk.export import ExportReport, Source, export
+from nudgescribe_async.bulk.export.job import Source, export
 from nudgescribe_async.endpoints.models import Customer, ProfileField
 from nudgescribe_async.paging import PageIterator, PageSource
 from nudgescribe_async.profiles import attach
 
 if TYPE_CHECKING:
+    from nudgescribe_async.bulk.export import ExportReport
     from nudgescribe_async.consistency import Consistency
     from nudgescribe_async.shapes import JSON
 

@@ -18,7 +18,6 @@
 
 from __future__ import annotations
 
-from nudgescribe_async.bulk.export.job import Source, export
 from nudgescribe_async.bulk.export.report import ExportPart, ExportProgress, ExportReport
 
-__all__ = ["ExportPart", "ExportProgress", "ExportReport", "Source", "export"]
+__all__ = ["ExportPart", "ExportProgress", "ExportReport"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from nudgescribe_async.bulk.upload.job import Choices, upload
 from nudgescribe_async.bulk.upload.report import RowProblem, UploadChunk, UploadReport
 from nudgescribe_async.bulk.upload.sources import UploadSource
 
-__all__ = ["Choices", "RowProblem", "UploadChunk", "UploadReport", "UploadSource", "upload"]
+__all__ = ["RowProblem", "UploadChunk", "UploadReport", "UploadSource"]
