@@ -363,21 +363,14 @@ def _model_unhook(model: Any, converter: Converter) -> Callable[[Any], Any]:
 class Codec:
     """Turns answers into typed objects, and objects into JSON.
 
-    What a type needs is built when it is first met, or by ``prepare``, once for all codecs. A codec holds no state of
-    calls, so one serves any number of callers, in any thread.
+    What a type needs is built when it is first met, in a millisecond or less, once for all codecs. A codec holds no
+    state of calls, so one serves any number of callers, in any thread.
     """
 
     def __init__(self) -> None:
         self._fast: dict[Any, Callable[[bytes], Any] | None] = {}
 
-    def prepare(self, endpoint: Endpoint[Any]) -> None:
-        """Build what the answers of an operation need: a millisecond or so, which the first of them then need not wait."""
-        self._prepared(endpoint)
-        answer: Any = endpoint.answer
-        if answer is not str:
-            _structure(answer)
-
-    def _prepared(self, endpoint: Endpoint[Any]) -> Callable[[bytes], Any] | None:
+    def _built(self, endpoint: Endpoint[Any]) -> Callable[[bytes], Any] | None:
         fast = None if _fast_pass is None or endpoint.answer is str else _fast_pass(endpoint.answer, endpoint.unwrap)
         self._fast[endpoint.answer, endpoint.unwrap] = fast
         return fast
@@ -391,7 +384,7 @@ class Codec:
         try:
             fast = self._fast[endpoint.answer, endpoint.unwrap]
         except KeyError:
-            fast = self._prepared(endpoint)
+            fast = self._built(endpoint)
         if fast is not None:
             try:
                 found: T = fast(data)

@@ -526,24 +526,6 @@ def test_objects_become_json_without_what_is_none() -> None:
     assert dumps(values) == b'[{"campaign_id":"c","campaign_status":"Published"}]'
 
 
-def test_what_was_prepared_is_not_built_by_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = Codec()
-    codec._converter.cache_clear()
-    codec._structure.cache_clear()
-    for value in ENDPOINTS.values():
-        fresh.prepare(value)
-
-    def built(*_: object) -> Any:
-        raise AssertionError("built")
-
-    monkeypatch.setattr(codec, "_fast_pass", built)
-    monkeypatch.setattr(codec, "make_dict_structure_fn", built)
-    assert fresh.decode(endpoint("customer_groups.create"), dumps(GROUP)).group_name == "VIP"
-    assert fresh.decode(endpoint("customer_groups.create"), dumps({**GROUP, "odd": 1})).extra == {"odd": 1}
-    assert fresh.decode(endpoint("customers.count_pages"), b'{"pages": 7}') == 7
-    assert fresh.decode(ENDPOINTS["messages.FETCH_CSV"], b'"a"') == '"a"'
-
-
 def test_a_profile_of_any_depth_that_can_be_read_can_be_given_back() -> None:
     text = b'[{"customer_id": "c", "customer_group_id": "g", "extended_profile": {"a": %s}}]' % (
         b"[" * 600 + b"]" * 600
