@@ -271,6 +271,7 @@ class AiohttpTransport:
         return self._session
 
     def _new_session(self) -> aiohttp.ClientSession:
+        _keep_receive_buffers()
         return aiohttp.ClientSession(
             connector=_Connector(
                 limit=self._limit,
@@ -297,6 +298,15 @@ class AiohttpTransport:
         if self._is_closed() and (reached is False or isinstance(failure, RuntimeError)):
             raise ClientClosedError(CLOSED_MEANWHILE) from cause
         raise mapped(failure, request, reached=reached) from cause
+
+
+def _keep_receive_buffers() -> None:
+    """Have glibc keep what asyncio receives into, 256 KiB each time, rather than get it from the system anew.
+
+    It does so for blocks as large as any that was ever freed, up to 32 MiB, and none that large need be: pages of 72 kB
+    cost an eighth less then. This block is never written to, so it takes no memory. Elsewhere it has no effect.
+    """
+    bytearray(2 * 2**20)
 
 
 class _Connector(aiohttp.TCPConnector):
