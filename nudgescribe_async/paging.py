@@ -355,6 +355,8 @@ class _Reading(Generic[P, T]):
     told: set[str] = field(factory=set[str])
     tail: asyncio.Task[None] | None = None
     """A look at the last page, while the others are read."""
+    recount: asyncio.Task[int | None] | None = None
+    """The number of pages at the end."""
 
     # --- what is known of it -------------------------------------------------------------------------------------
 
@@ -446,8 +448,8 @@ class _Reading(Generic[P, T]):
             self.ended = time.monotonic()
             if self.told:
                 self._emit(" ".join(self.report().drift))
-        if self.tail is not None:
-            self.window.adopt(self.tail)
+        for task in filter(None, (self.tail, self.recount)):
+            self.window.adopt(task)
         await self.window.aclose()
 
     async def _begin(self) -> None:
@@ -518,6 +520,7 @@ class _Reading(Generic[P, T]):
     async def _next(self) -> _Open[T] | None:
         """The next page, with what is to be handed out of it; ``None`` at the end."""
         while (turn := await self.window.take()) is not None:
+            self._recount_in_time()
             number, task = turn
             try:
                 items = await self._decoded(task.result())
@@ -591,9 +594,9 @@ class _Reading(Generic[P, T]):
         return _Open(number, items, iter(items), positions, self.cursor.after(number, mark))
 
     async def _end(self) -> None:
-        """Ask for the number of pages once more."""
+        """See what the number of pages is now."""
         try:
-            self.total_at_end = await self._count()
+            self.total_at_end = await (self._count() if self.recount is None else self.recount)
         except _FAILURES as error:
             if self.watch.consistency == "strict":
                 raise self._failure(None, error) from error
@@ -601,6 +604,14 @@ class _Reading(Generic[P, T]):
             self.watch.compare_totals(self.total or 0, self.total_at_end)
             self._judge(None)
         self.complete = True
+
+    def _recount_in_time(self) -> None:
+        """Ask for the number of pages once more behind the last pages, so that the end need not wait for it.
+
+        But who is strict wants to know of what changes while they are on their way, too.
+        """
+        if self.recount is None and self.total and self.window.all_asked and self.watch.consistency != "strict":
+            self.recount = asyncio.create_task(self._count(), name="nudgescribe page count")
 
     # --- what is told --------------------------------------------------------------------------------------------
 

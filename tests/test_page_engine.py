@@ -217,6 +217,47 @@ async def test_in_the_order_of_completion_a_slow_page_holds_nobody_up_and_only_s
     assert (stream.cursor.page, stream.cursor.ahead, stream.cursor.part) == (things.total + 1, frozenset(), None)
 
 
+async def test_the_count_at_the_end_is_under_way_with_the_last_pages_but_where_one_is_strict() -> None:
+    for consistency in ("warn", "dedupe", "strict"):
+        things, order = Things(45), list[str]()
+        last = things.gates[5] = asyncio.Event()
+
+        async def count(things: Things = things, order: list[str] = order) -> int:
+            order.append("count")
+            return things.total
+
+        stream = things.iterator(count=count, consistency=consistency, concurrency=3, prefetch=3)
+        reading = asyncio.ensure_future(everything(stream))
+        await settle()
+        assert (5 in things.asked, len(order)) == (False, 1 if consistency == "strict" else 2)
+        last.set()
+        assert await reading == things.ids
+        assert len(order) == 2
+        assert stream.report.total_at_end == 5
+
+
+async def test_the_count_at_the_end_keeps_to_the_concurrency_and_is_cancelled_with_the_rest() -> None:
+    things, ended = Things(45), list[str]()
+
+    async def count() -> int:
+        if not ended:
+            ended.append("first")
+            return things.total
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+        raise AssertionError
+
+    stream = things.iterator(count=count, concurrency=2, prefetch=2)
+    found = [await anext(stream) for _ in range(45)]
+    assert found == things.ids
+    await settle()
+    await stream.aclose()
+    assert ended == ["first", "cancelled"]
+    assert not stream.report.complete
+
+
 # --- pages, and progress ---------------------------------------------------------------------------------------------
 
 
