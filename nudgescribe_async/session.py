@@ -566,7 +566,11 @@ class Session:
         )
         patient = call.priority is Priority.BULK and call.replayable and not refused
         why = in_brief(error).partition(". ")[0].rstrip(".")  # the rest is about the login's own request
-        unsent = RequestNotSentError(f"No token could be had, so nothing was sent: {why}.")
+        unsent = RequestNotSentError(
+            f"No other token could be had, so the refused call was not sent again: {why}."
+            if call.attempts and call.attempts[-1].status in (401, 403)
+            else f"No token could be had, so nothing was sent: {why}."
+        )
         if not patient:
             if isinstance(error, APIStatusError | AuthenticationError) and not call.may_have_taken_effect:
                 raise error

@@ -381,6 +381,19 @@ async def test_a_login_that_takes_too_long_leaves_the_call_unsent() -> None:
             await ns.reruns.initiate("c", "g", options=CallOptions(timeout=60))
 
 
+async def test_a_call_that_was_refused_and_for_which_there_is_no_other_token_does_not_say_that_nothing_was_sent() -> (
+    None
+):
+    service = Service()
+    async with client(service, retry=ONCE) as ns:
+        await ns.customer_groups.list("w")
+        service.on_call = raising(answer(403, {}))
+        service.on_renewal = service.on_login = raising(RequestNotSentError("nobody there"))
+        with pytest.raises(RequestNotSentError, match="the refused call was not sent again: nobody there") as caught:
+            await ns.reruns.initiate("c", "g")
+    assert [attempt.status for attempt in caught.value.attempts] == [403]
+
+
 async def test_a_service_in_trouble_at_login_is_named_and_asked_again_by_the_next_call(clock: VirtualClock) -> None:
     service = Service()
     service.on_login = lambda _: answer(503, {"message": "down"})

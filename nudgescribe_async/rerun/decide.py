@@ -45,6 +45,7 @@ __all__ = [
     "named",
     "newest_run",
     "stands",
+    "was_denied",
     "whole",
 ]
 
@@ -142,6 +143,17 @@ def may_have_arrived(error: NudgescribeError) -> bool:
     stands before the service, and may have passed the request on.
     """
     return error.may_have_taken_effect or (isinstance(error, APIStatusError) and error.status >= 500)
+
+
+def was_denied(error: NudgescribeError) -> bool:
+    """Whether a request that was let go was refused, and what ended the call came after that: no other token could be had.
+
+    Such an error speaks of the login, or says that nothing was sent: this time.
+    """
+    if isinstance(error, APIStatusError):
+        return False  # it is the answer
+    # What refuses the login has the attempts of the login.
+    return isinstance(error, AuthenticationError) or any(attempt.status is not None for attempt in error.attempts)
 
 
 def brief(error: NudgescribeError) -> str:

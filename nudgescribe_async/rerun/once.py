@@ -40,6 +40,12 @@ class Once:
         self._looked = 0.0
         self._fresh = FRESH
         self._replaced: int | None = None
+        self._let_go = False
+
+    @property
+    def let_go(self) -> bool:
+        """Whether a request was let go since the history was asked; it may not have left for another reason."""
+        return self._let_go
 
     @property
     def replaced(self) -> int | None:
@@ -49,6 +55,7 @@ class Once:
     def looked(self) -> None:
         """The history has been asked."""
         self._looked = self._clock.monotonic()
+        self._let_go = False
 
     def check(self, replaced: int | None) -> None:
         """Before each request.
@@ -64,3 +71,4 @@ class Once:
         if self._clock.monotonic() - self._looked > self._fresh:
             self._fresh *= 2
             raise NotNowError("it had to wait, and the history is asked again first")
+        self._let_go = True

@@ -22,6 +22,7 @@ from nudgescribe_async.rerun.decide import (
     judge,
     may_have_arrived,
     newest_run,
+    was_denied,
     whole,
 )
 from nudgescribe_async.rerun.once import NotNowError, Once
@@ -39,6 +40,7 @@ AT_THE_END = 0.5
 """Seconds between two looks, at the most, once it is time to stop."""
 REQUESTS = 5
 """So often is a campaign sent in one call, each time after it was verified that the time before had no effect."""
+_NO_OTHER = "no other token could be had"
 
 
 @define
@@ -206,6 +208,10 @@ class Starter(Worker):
         if trial.refusal is not None:
             # Whoever stands between may say no while the request goes its way, or may have sent it twice.
             return await self._lost(campaign_id, brief(error), trial, step="denied")
+        if trial.once.let_go and was_denied(error):
+            # The error says that nothing was sent, and means: not again.
+            self._ledger.note(campaign_id, f"It was sent and refused, and {_NO_OTHER}.", error)
+            return await self._lost(campaign_id, _NO_OTHER, trial, step="denied")
         if may_have_arrived(error):
             return await self._lost(campaign_id, brief(error), trial)
         attempts = self._ledger.item(campaign_id).attempts

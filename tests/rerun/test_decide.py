@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nudgescribe_async import (
+    Attempt,
     AuthenticationError,
     ClientClosedError,
     ConfigurationError,
@@ -31,6 +32,7 @@ from nudgescribe_async.rerun.decide import (
     named,
     newest_run,
     stands,
+    was_denied,
     whole,
 )
 
@@ -207,6 +209,28 @@ def test_what_concerns_all_campaigns(error: NudgescribeError, all_of_them: bool)
 )
 def test_what_may_have_had_an_effect(error: NudgescribeError, arrived: bool) -> None:
     assert may_have_arrived(error) is arrived
+
+
+ANSWERED = [Attempt(number=1, after=0.0, seconds=0.1, status=401)]
+BROKEN = [Attempt(number=1, after=0.0, seconds=0.1, error="RequestNotSentError")]
+
+
+@pytest.mark.parametrize(
+    ("error", "denied"),
+    [
+        (RequestNotSentError("no token", attempts=ANSWERED), True),
+        (DeadlineExceededError("late", may_have_taken_effect=False, attempts=ANSWERED), True),
+        (ClientClosedError("closed", attempts=ANSWERED), True),
+        (AuthenticationError("no", status=403, attempts=BROKEN), True),
+        (AuthenticationError("no"), True),
+        (RequestNotSentError("gone", attempts=BROKEN), False),
+        (RequestNotSentError("no token"), False),
+        (DeadlineExceededError("late", may_have_taken_effect=False), False),
+        (status_error(429)("too many", status=429, attempts=ANSWERED), False),
+    ],
+)
+def test_what_was_refused_before_no_other_token_could_be_had(error: NudgescribeError, denied: bool) -> None:
+    assert was_denied(error) is denied
 
 
 @pytest.mark.parametrize(

@@ -494,6 +494,8 @@ class World:
     tried: Counter[str] = field(factory=Counter)
     newest: dict[str, int] = field(factory=dict)
     """The newest run that was known when it was first intended to run a campaign."""
+    left: set[str] = field(factory=set)
+    """Campaigns of which a request may have left."""
     late: Counter[str] = field(factory=Counter)
     """Requests that arrive beyond ``settle``."""
     root: Path = field(init=False)
@@ -590,6 +592,9 @@ class World:
             self.wrong.append(f"{campaign} is sent without a look at its history")
         elif seen > newest:
             self.wrong.append(f"{campaign} is sent, and the history has shown run {seen} after {newest}")
+        if attempts == 1 and campaign not in self.left:
+            # None that was sent before has left, and the journal knows: all runs so far are somebody else's.
+            self.newest.pop(campaign, None)
         if self.newest.setdefault(campaign, newest) != newest:
             self.wrong.append(f"{campaign}: what was known first was {self.newest[campaign]}, and is now {newest}")
         if attempts == 1 and seen is not None and newest != seen:
@@ -600,6 +605,7 @@ class World:
                 self.wrong.append(f"{campaign} is sent again {self.clock.now - since} s after a request in doubt")
             self.tried[campaign] = attempts
         if trouble != NOT_SENT:
+            self.left.add(campaign)
             self.in_doubt[campaign] = self.clock.now
         if trouble is not None and trouble.seconds > SETTLE:
             self.late[campaign] += 1
@@ -810,6 +816,47 @@ async def test_a_conflict_waits_for_what_is_late(world: World) -> None:
     assert report is not None
     (outcome,) = report.outcomes
     assert (outcome.state, outcome.run_number, outcome.adopted) == ("succeeded", 3, True)
+    await world.end()
+
+
+async def test_what_never_left_is_taken_up_after_the_run_of_somebody_else(world: World) -> None:
+    """The machine took it for a defect that the later call begins with what the history knows by then."""
+    network_is_down = Call(troubles=((INITIATE, 0, NOT_SENT),), ending=Ending(how="stop", at=Moment("initiate", 0.0)))
+    report = await world.perform(network_is_down)
+    assert report is not None
+    assert [(outcome.state, outcome.attempts) for outcome in report.outcomes] == [("not_started", 0)]
+
+    world.act(0, "other group")
+    world.act(0, "publish")
+    report = await world.perform(Call())
+
+    assert report is not None
+    (outcome,) = report.outcomes
+    assert (outcome.state, outcome.previous_run, outcome.run_number) == ("succeeded", 2, 3)
+    await world.end()
+
+
+@pytest.mark.parametrize("arrives", [False, True], ids=["lost", "late"])
+async def test_what_may_have_left_is_judged_by_what_was_known_then(world: World, arrives: bool) -> None:
+    """In a later call too, which begins when the request was thought to have had no effect, and it was not sent again."""
+    world.within_settle = not arrives
+    befalls = late(30.0) if arrives else LOST_BEFORE
+    # Killed once the disk has "absent".
+    killed = Ending(how="kill", at=Moment("written", 2.0))
+    await world.perform(Call(troubles=((INITIATE, 0, befalls),), ending=killed))
+    (row,) = world.rows().values()
+    assert (row["state"], row["attempts"], row["newest_run"]) == ("planned", 1, 1)
+
+    world.time_passes(60)
+    world.act(0, "publish")
+    report = await world.perform(Call())
+
+    assert report is not None
+    (outcome,) = report.outcomes
+    assert (outcome.state, outcome.run_number, outcome.adopted) == ("succeeded", 2, arrives)
+    (row,) = world.rows().values()
+    assert row["newest_run"] == 1
+    assert len(world.ours(outcome.campaign_id)) == 1
     await world.end()
 
 

@@ -72,6 +72,23 @@ async def test_another_token_is_used_only_after_another_look() -> None:
     assert caught.value.denied == 401, "that a request was refused counts for more than that it is time to stop"
 
 
+async def test_it_knows_whether_a_request_was_let_go_since_the_look() -> None:
+    once, _, halt = fresh()
+    told = [once.let_go]
+    once.check(None)
+    told.append(once.let_go)
+    with pytest.raises(NotNowError):
+        once.check(401)
+    told.append(once.let_go)  # the one before was
+    once.looked()
+    told.append(once.let_go)
+    halt.now("stop")
+    with pytest.raises(NotNowError):
+        once.check(401)
+    told.append(once.let_go)
+    assert told == [False, True, True, False, False]
+
+
 # --- in a call ---------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from rerun_world import LOST, NOT_SENT, PUBLISHABLE, PUBLISHED, QUICK, World, re
 
 from nudgescribe_async import (
     APIStatusError,
+    AuthenticationError,
     BadRequestError,
     CallOptions,
     JournalError,
@@ -624,6 +625,73 @@ async def test_another_token_does_not_hurry_what_was_refused_with_the_one_before
     assert moments[1] - moments[0] >= SETTLE
     used = [sent.headers["authorization"] for sent in world.transport.requests if sent.operation == "reruns.initiate"]
     assert used[0] != used[1]
+
+
+@pytest.mark.parametrize(
+    "login",
+    [NOT_SENT, LOST, answer(503), answer(403, {"message": "no"}), HANG],
+    ids=["unsent", "lost", 503, 403, "hangs"],
+)
+@pytest.mark.parametrize("status", [401, 403])
+async def test_what_was_sent_and_refused_was_sent_though_there_is_no_other_token(
+    journal: Path, status: int, login: Any
+) -> None:
+    """It was taken for a request that never left, and the call after it took the run for somebody else's: there were two."""
+    world = World()
+    world.camps["c-1"].after_run = PUBLISHED
+
+    def refuse(sent: SentRequest) -> Response:
+        world.camps[sent.body["campaign_id"]].run(sent.body["new_customer_group_id"], PUBLISHED)
+        world.transport.on("auth.authenticate", lambda _: login)
+        world.transport.on("auth.reauthenticate", lambda _: login)
+        return answer(status, {"message": "no"})
+
+    world.say("reruns.initiate", "c-1", refuse)
+    world.say("reruns.history", "c-1", None, answer(404, {"message": "no"}))
+    outcome = await one(world, journal, options=CallOptions(timeout=30))
+    assert (outcome.state, outcome.attempts) == ("unknown", 1)
+    assert [(step.step, step.detail) for step in outcome.steps][1:] == [("denied", "no other token could be had")]
+
+    world.transport.on("auth.authenticate", lambda _: answer(200, tokens()))
+    outcome = await one(world, journal)
+    assert (outcome.state, outcome.adopted, outcome.run_number) == ("succeeded", True, 2)
+    assert world.runs("c-1") == ["g-1"]
+
+
+async def test_what_waits_for_a_token_that_cannot_be_had_was_never_sent(journal: Path) -> None:
+    world = World()
+    clock = VirtualClock()
+    world.transport.on("auth.authenticate", [answer(200, {**tokens(), "expires_in": 1000}), *[answer(403)] * 5])
+    world.transport.on("auth.reauthenticate", answer(403))
+
+    async def takes_long(_: SentRequest) -> None:
+        await clock.sleep(2000)  # the token is old then
+
+    world.say("reruns.history", "c-1", takes_long)
+    async with world.client(clock=clock) as ns:
+        (outcome,) = await ns.reruns.run(world.plan(), journal=journal, settle=SETTLE)
+    assert (outcome.state, steps(outcome)) == ("not_started", ["intended", "unsent"])
+    assert isinstance(outcome.error, AuthenticationError)
+    assert world.count("reruns.initiate") == 0
+
+
+async def test_a_login_that_fails_for_a_while_does_not_hurry_what_was_refused(journal: Path) -> None:
+    world = World()
+    clock = VirtualClock()
+    moments: list[float] = []
+
+    def refuse(_: SentRequest) -> Response:
+        moments.append(clock.now)
+        world.transport.on("auth.reauthenticate", [LOST] * 2)
+        world.transport.on("auth.authenticate", [*[LOST] * 2, *[answer(200, tokens())] * 5])
+        return answer(401, {"message": "no"})
+
+    world.say("reruns.initiate", "c-1", refuse, lambda _: moments.append(clock.now))
+    async with world.client(clock=clock) as ns:
+        (outcome,) = await ns.reruns.run(world.plan(), journal=journal, settle=SETTLE)
+    assert (outcome.state, outcome.attempts) == ("succeeded", 2)
+    assert steps(outcome) == ["intended", "denied", "absent", "intended", "started"]
+    assert moments[1] - moments[0] >= SETTLE
 
 
 async def test_a_refusal_is_believed_only_after_a_look(journal: Path) -> None:
