@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Union, cast, get_args,
 
 import attrs
 from cattrs import BaseValidationError, Converter, transform_error
-from cattrs.cols import list_structure_factory
+from cattrs.errors import IterableValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn, override
 
 from nudgescribe_async.codec_values import is_open_enumeration, moment, open_enumeration
@@ -225,15 +225,29 @@ def _is_json_object(kind: Any) -> bool:
     return get_origin(kind) is dict
 
 
-def _list_hook(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
-    structure = list_structure_factory(kind, converter)
+def _list_hook(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    item = get_args(kind)[0]
+    structure = converter.get_structure_hook(item)
 
     def hook(value: object, _: object) -> Any:
         if type(value) is list:
-            return structure(value, kind)
+            return [structure(element, item) for element in cast("list[object]", value)]
         raise _MismatchError("an array", value)
 
-    return hook
+    def explaining_hook(value: object, _: object) -> Any:
+        if type(value) is not list:
+            raise _MismatchError("an array", value)
+        structured: list[Any] = []
+        for element in cast("list[object]", value):
+            try:
+                structured.append(structure(element, item))
+            except (KeyError, ValueError, BaseValidationError) as error:
+                # Only the first: cattrs would keep an error for each, which takes gigabytes where none of a million fits.
+                error.add_note(IterableValidationNote("", len(structured), item))
+                raise IterableValidationError("", [error], kind) from None  # pyright: ignore[reportCallIssue] - of its base
+        return structured
+
+    return explaining_hook if converter.detailed_validation else hook
 
 
 def _open_enumeration_hook(kind: Any) -> Callable[[Any, Any], Any]:

@@ -121,6 +121,9 @@ class Reader:
         )
         if sink is None:
             self._refuse_what_is_none(call.endpoint, answer)
+            if not (call.endpoint.answer is str or looks_whole(answer.body) or end_is_known(response.headers)):
+                # Half of an object is no JSON, but half of a number is one.
+                raise OutcomeUnknownError("The answer may have been cut off, since nothing tells where it ends.")
         return answer
 
     async def _body(self, response: Response, known_as: str | None, sink: Sink | None) -> bytes:

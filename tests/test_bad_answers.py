@@ -297,3 +297,28 @@ async def test_a_refusal_without_measure_is_read_no_further_than_needed() -> Non
         finally:
             tracemalloc.stop()
     assert len(str(caught.value)) < 1_000
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n12",
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%s"
+        % (len(gzip.compress(b"12345")[:-10]), gzip.compress(b"12345")[:-10]),
+    ],
+)
+async def test_a_number_that_may_have_been_cut_off_is_no_number_of_pages(answered: bytes) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        token = b'{"access_token": "a.b.c"}'
+        ok = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(token), token)
+        writer.write(ok if b"auth" in head.partition(b"\r\n")[0] else answered)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with Nudgescribe(CREDENTIALS, base_url=url, retry=ONCE) as ns:
+            with pytest.raises(OutcomeUnknownError, match="cut off"):
+                await ns.customers.count_pages("g")

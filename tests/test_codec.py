@@ -533,3 +533,27 @@ def test_a_profile_of_any_depth_that_can_be_read_can_be_given_back() -> None:
     (customer,) = CODEC.decode(endpoint("customers.list"), text)
     assert isinstance(customer, Customer)
     assert CODEC.unstructure(customer)["extended_profile"] == customer.extended_profile
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [f"[{'0,' * 50_000}0]", f'[{{"workspace_id": "w", "campaigns": [{"0," * 50_000}0]}}]'],
+)
+def test_of_any_number_of_things_that_are_wrong_the_first_alone_is_explained(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explained = list[int]()
+    whole = codec._first_leaf
+
+    def count(error: Exception) -> int:
+        return sum(map(count, error.exceptions)) if isinstance(error, ExceptionGroup) else 1
+
+    def first_leaf(error: Exception, root: str) -> tuple[BaseException, str]:
+        explained.append(count(error))
+        return whole(error, root)
+
+    monkeypatch.setattr(codec, "_first_leaf", first_leaf)
+    with pytest.raises(ResponseDecodeError, match=r"at \$\[0\]") as caught:
+        CODEC.decode(endpoint("campaigns.list"), wrong.encode())
+    assert explained == [1]
+    assert caught.value.received == "a number"
