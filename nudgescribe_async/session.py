@@ -18,7 +18,7 @@ import platform
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from attrs import define, field
+from attrs import frozen
 
 from nudgescribe_async.address import checked_base_url
 from nudgescribe_async.auth import Replacement
@@ -105,7 +105,7 @@ async def _first(*events: asyncio.Event) -> None:
             wait.cancel()
 
 
-@define
+@frozen
 class _Form:
     """What all requests of an operation have in common."""
 
@@ -116,10 +116,6 @@ class _Form:
     """The arguments that travel in headers."""
     file: str | None
     """The argument that is a file."""
-    token: str | None = None
-    """The one that went along last."""
-    authorized: Headers = field(factory=Headers)
-    """``headers`` with it."""
 
 
 class Session:
@@ -161,6 +157,8 @@ class Session:
         self._first_page = first_page
         self._profile_decryptor = profile_decryptor
         self._forms: dict[str, _Form] = {}
+        self._token: str | None = None  # the one that went along last
+        self._authorized: dict[str, Headers] = {}  # the headers of operations with it
         self._reader = Reader(secrets=self._all_secrets, clock=clock, max_answer_bytes=max_answer_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -469,6 +467,8 @@ class Session:
                 hurry.set()
         self._throttle.close()
         self._budget.close()
+        self._token = None
+        self._authorized.clear()
         if cancelled is not None:
             raise cancelled
 
@@ -483,7 +483,7 @@ class Session:
         if form is None or form.endpoint is not endpoint:
             form = self._forms[endpoint.operation] = self._form(endpoint)
         headers = form.headers
-        for name, value in options.headers.items():
+        for name, value in Headers(options.headers).pairs() if options.headers else ():
             headers = headers.with_header(name, value)
         for argument in form.in_headers:
             if argument.header is not None and argument.name in arguments:
@@ -644,7 +644,7 @@ class Session:
         for name, value in call.sink.headers().items() if call.sink is not None else ():
             headers = headers.with_header(name, value)
         if call.token is not None:
-            headers = self._authorized(call.endpoint.operation, headers, call.token)
+            headers = self._with_token(call.endpoint, headers, call.token)
         request = Request(
             method=call.endpoint.method,
             url=call.url,
@@ -682,15 +682,19 @@ class Session:
             outcome.attempts, outcome.unsettled = tuple(call.attempts), call.may_have_taken_effect
         return outcome
 
-    def _authorized(self, operation: str, headers: Headers, token: str) -> Headers:
-        """The headers with a token; those that all requests of an operation have are made once for each token."""
-        form = self._forms.get(operation)
-        if form is None or form.headers is not headers:
+    def _with_token(self, endpoint: Endpoint[Any], headers: Headers, token: str) -> Headers:
+        """The headers with a token; those that all requests of an operation have are made once for each access token."""
+        form = self._forms.get(endpoint.operation)
+        if form is None or form.headers is not headers or endpoint.bearer is not Bearer.ACCESS:
             return headers.with_header("Authorization", Secret(f"Bearer {token}"))
-        if form.token != token:
-            form.token = Secret(token)
-            form.authorized = headers.with_header("Authorization", Secret(f"Bearer {token}"))
-        return form.authorized
+        if self._token != token:
+            self._token = Secret(token)
+            self._authorized.clear()
+        authorized = self._authorized.get(endpoint.operation)
+        if authorized is None:
+            authorized = headers.with_header("Authorization", Secret(f"Bearer {token}"))
+            self._authorized[endpoint.operation] = authorized
+        return authorized
 
     def _finished(self, call: Call, number: int, started: float, outcome: Answer | BaseException) -> Attempt:
         """What there is to remember of an attempt; everybody is told."""

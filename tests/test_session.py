@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import io
 import json
 import logging
@@ -58,6 +59,7 @@ from nudgescribe_async.address import checked_base_url
 from nudgescribe_async.events import RequestFinished, RequestRetrying, RequestStarted
 from nudgescribe_async.sandbox import Sandbox
 from nudgescribe_async.testing import VirtualClock, answer
+from nudgescribe_async.transport import Headers
 
 Call = Callable[[Nudgescribe], Awaitable[object]]
 READ: Call = lambda ns: ns.customer_groups.list("w")  # noqa: E731
@@ -919,3 +921,30 @@ async def test_a_refusal_whose_body_breaks_off_is_a_refusal_all_the_same() -> No
     async with client(service) as ns:
         with pytest.raises(BadRequestError, match="half an expl"):
             await ns.customer_groups.list("w")
+
+
+async def test_a_token_that_is_not_the_newest_any_more_is_kept_nowhere_and_none_after_closing() -> None:
+    service = Service()
+
+    def held() -> set[str]:
+        gc.collect()
+        headers = [item for item in gc.get_objects() if isinstance(item, Headers)]
+        return {item["Authorization"] for item in headers if "Authorization" in item}
+
+    before = held()
+    async with client(service) as ns:
+        for _ in range(4):
+            await ns.customer_groups.list("w")
+            await ns.campaigns.list()
+            await ns.auth.reauthenticate()
+        await ns.customer_groups.list("w")
+        service.requests.clear()
+        assert len(held() - before) == 1
+    assert held() - before == set()
+
+
+async def test_a_header_given_twice_in_letters_of_another_case_has_both_values() -> None:
+    service = Service()
+    async with client(service) as ns:
+        await ns.campaigns.list(options=CallOptions(headers={"X-A": "1", "x-a": "2"}))
+    assert service.requests[-1].headers["x-a"] == "1, 2"

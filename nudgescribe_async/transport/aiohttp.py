@@ -164,12 +164,12 @@ class AiohttpTransport:
                 request.
         """
         session = self._ready_session()
+        headers = _prepared_headers(request.headers)
         url = self._urls.get(request.url)
         if url is None:
             url = _checked_url(request.url)
-            if not url.raw_query_string and len(self._urls) < 64:  # what has a query may be signed, and is not kept
+            if hdrs.AUTHORIZATION in headers and len(self._urls) < 64:  # else it may be signed, and is not kept
                 self._urls[request.url] = url
-        headers = _prepared_headers(request.headers)
         body = _checked_body(request, headers)
         if session.auth is not None and hdrs.AUTHORIZATION in headers:
             raise ConfigurationError(
