@@ -7,6 +7,7 @@ at the last. Where a million objects are collected into a list, that takes longe
 from __future__ import annotations
 
 import gc
+import os
 from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -20,6 +21,21 @@ _NEVER = 2**31 - 1
 _lock = Lock()
 _inside = 0
 _before = 0
+
+
+def _forget() -> None:
+    """In a process that was forked meanwhile, nobody is inside."""
+    global _lock, _inside  # noqa: PLW0603 - there is one collector
+    _lock = Lock()
+    if _inside:
+        _inside = 0
+        youngest, young, last = gc.get_threshold()
+        if last == _NEVER:
+            gc.set_threshold(youngest, young, _before)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager

@@ -90,11 +90,6 @@ class PageWindow(Generic[P]):
             self._fill()
         return number, task
 
-    @property
-    def all_asked(self) -> bool:
-        """Whether every page was asked for."""
-        return self._last is not None and self._next > self._last
-
     def end_at(self, last: int) -> None:
         """There are no pages after this one: ask for none, and cancel what is in flight of them."""
         self._last = last

@@ -14,7 +14,7 @@ import asyncio
 import time
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import aclosing
 from itertools import count as count_from
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -244,8 +244,8 @@ class PageIterator(Generic[T]):
         may take some tenths of a second, unless ``gc.freeze()`` is called before.
 
         Args:
-            into: a list of yours to append to. It keeps what came if the reading ends early, and then ``cursor``, also
-                that of the error, is where to go on.
+            into: a list of yours to append to. It keeps the pages that came if the reading ends early, however, and then
+                ``cursor``, also that of the error, is where to go on.
 
         Raises:
             PageError: a page could not be had. Without ``into``, what came before it is lost, and ``error.cursor`` is
@@ -253,20 +253,31 @@ class PageIterator(Generic[T]):
             PageDriftError: the set changed meanwhile, and ``consistency="strict"``. As before.
             NudgescribeError: the number of pages could not be had, or there is no token.
             RuntimeError: it was iterated already, or closed.
+            TypeError: ``into`` is no list.
         """
+        if into is not None and not isinstance(cast("object", into), list):
+            raise TypeError(f"into must be a list, not {type(into).__name__}.")
         start, collected = self.cursor, into if into is not None else []
         try:
             with full_collections_put_off():
-                async for page in self.pages():
-                    collected += page.items
+                async with aclosing(self.pages()) as pages:
+                    async for page in pages:
+                        self._append(collected, page)
         except PageError as error:
             if into is None:
                 error.cursor = start
                 error.advice = "What was collected is lost: collect(into=...) a list of yours keeps it."
             raise
-        finally:
-            await self.aclose()
         return collected
+
+    def _append(self, collected: list[T], page: Page[T]) -> None:
+        size = len(collected)
+        try:
+            collected += page.items
+        except BaseException:  # there is no memory, or Ctrl-C; the page is taken whole or not at all
+            del collected[size:]
+            self._reading.take_back()
+            raise
 
     def __aiter__(self) -> AsyncIterator[T]:
         if self._stepped is not None and self._reading.ended is None:
@@ -290,10 +301,10 @@ class PageIterator(Generic[T]):
         Also by another task than the one that iterates, whose iteration then ends with ``RuntimeError``.
         """
         await self._reading.close()
-        for known in (self._items, self._pages):
-            begun = known() if known is not None else None
-            if begun is not None:
-                with suppress(RuntimeError):  # it is at work, for another task, and ends by itself
+        if not self._reading.is_read_by_another:  # whose loop would end as if there were no more
+            for known in (self._items, self._pages):
+                begun = known() if known is not None else None
+                if begun is not None:
                     await begun.aclose()
 
     async def __aenter__(self) -> Self:
@@ -341,6 +352,8 @@ class _Reading(Generic[P, T]):
     """Without the page that is open."""
     marks: bool
     """Whether a cursor remembers what was handed out last."""
+    before: tuple[PageCursor, int, int] = field(init=False)
+    """The cursor, and what was handed out, before the page that was done last."""
     open: _Open[T] | None = None
     total: int | None = None
     total_at_resumption: int | None = None
@@ -353,10 +366,10 @@ class _Reading(Generic[P, T]):
     started: float | None = None
     ended: float | None = None
     told: set[str] = field(factory=set[str])
+    reader: asyncio.Task[Any] | None = None
+    """Who iterates."""
     tail: asyncio.Task[None] | None = None
     """A look at the last page, while the others are read."""
-    recount: asyncio.Task[int | None] | None = None
-    """The number of pages at the end."""
 
     # --- what is known of it -------------------------------------------------------------------------------------
 
@@ -417,8 +430,12 @@ class _Reading(Generic[P, T]):
         finally:
             await self.close()
 
+    def take_back(self) -> None:
+        """The page that was done last is not dealt with after all."""
+        self.cursor, self.pages_out, self.items_out = self.before
+
     def _done(self, page: _Open[T]) -> None:
-        self.open = None
+        self.open, self.before = None, (self.cursor, self.pages_out, self.items_out)
         tail = self.cursor.tail  # which may have been seen while the page was handed out
         self.cursor = page.after if page.after.tail == tail else evolve(page.after, tail=tail)
         self.window.reach = self.cursor.page + MOST_AHEAD
@@ -429,6 +446,7 @@ class _Reading(Generic[P, T]):
         """The next page; ``None`` at the end."""
         if self.started is None:
             self.started = time.monotonic()
+            self.reader = asyncio.current_task()
             # Together with the number of pages. One that was begun comes first, since a cursor remembers only one.
             self.window.ask(first=self.cursor.part is not None)
             await self._begin()
@@ -442,14 +460,20 @@ class _Reading(Generic[P, T]):
         self._tell(page)
         return page
 
+    @property
+    def is_read_by_another(self) -> bool:
+        """Whether it is iterated by another task than this one, which goes on."""
+        reader = self.reader
+        return reader is not None and reader is not asyncio.current_task() and not reader.done()
+
     async def close(self) -> None:
         """End: cancel what is in flight. May be called more than once, and by another task than the one that reads."""
         if self.ended is None:
             self.ended = time.monotonic()
             if self.told:
                 self._emit(" ".join(self.report().drift))
-        for task in filter(None, (self.tail, self.recount)):
-            self.window.adopt(task)
+        if self.tail is not None:
+            self.window.adopt(self.tail)
         await self.window.aclose()
 
     async def _begin(self) -> None:
@@ -509,7 +533,7 @@ class _Reading(Generic[P, T]):
         """The last page's turn has come."""
         if self.tail is not None:
             await asyncio.wait([self.tail])
-            failure = self.tail.exception()
+            failure = None if self.tail.cancelled() else self.tail.exception()
             if failure is not None and (self.watch.consistency == "strict" or not isinstance(failure, PageError)):
                 if isinstance(failure, PageError):
                     failure.cursor = self.where()  # it was made long ago
@@ -520,7 +544,6 @@ class _Reading(Generic[P, T]):
     async def _next(self) -> _Open[T] | None:
         """The next page, with what is to be handed out of it; ``None`` at the end."""
         while (turn := await self.window.take()) is not None:
-            self._recount_in_time()
             number, task = turn
             try:
                 items = await self._decoded(task.result())
@@ -594,9 +617,9 @@ class _Reading(Generic[P, T]):
         return _Open(number, items, iter(items), positions, self.cursor.after(number, mark))
 
     async def _end(self) -> None:
-        """See what the number of pages is now."""
+        """Ask for the number of pages once more."""
         try:
-            self.total_at_end = await (self._count() if self.recount is None else self.recount)
+            self.total_at_end = await self._count()
         except _FAILURES as error:
             if self.watch.consistency == "strict":
                 raise self._failure(None, error) from error
@@ -604,14 +627,6 @@ class _Reading(Generic[P, T]):
             self.watch.compare_totals(self.total or 0, self.total_at_end)
             self._judge(None)
         self.complete = True
-
-    def _recount_in_time(self) -> None:
-        """Ask for the number of pages once more behind the last pages, so that the end need not wait for it.
-
-        But who is strict wants to know of what changes while they are on their way, too.
-        """
-        if self.recount is None and self.total and self.window.all_asked and self.watch.consistency != "strict":
-            self.recount = asyncio.create_task(self._count(), name="nudgescribe page count")
 
     # --- what is told --------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,23 @@ def test_what_somebody_else_has_set_meanwhile_for_young_objects_stays() -> None:
         *_, last = gc.get_threshold()
         gc.set_threshold(1_000, 20, last)
     assert gc.get_threshold() == (1_000, 20, 8)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_process_that_is_forked_meanwhile_collects_as_before() -> None:
+    seen, told = os.pipe()
+    with full_collections_put_off():
+        child = os.fork()
+        if child == 0:  # pragma: no cover - in a process without coverage
+            with full_collections_put_off():
+                inside = gc.get_threshold()[2] > 10**6
+            os.write(told, repr((inside, gc.get_threshold())).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+    assert os.read(seen, 100) == b"(True, (600, 9, 8))"
+    os.close(seen)
+    os.close(told)
+    assert gc.get_threshold() == (600, 9, 8)
 
 
 def test_any_number_of_threads() -> None:

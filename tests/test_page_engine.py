@@ -217,47 +217,6 @@ async def test_in_the_order_of_completion_a_slow_page_holds_nobody_up_and_only_s
     assert (stream.cursor.page, stream.cursor.ahead, stream.cursor.part) == (things.total + 1, frozenset(), None)
 
 
-async def test_the_count_at_the_end_is_under_way_with_the_last_pages_but_where_one_is_strict() -> None:
-    for consistency in ("warn", "dedupe", "strict"):
-        things, order = Things(45), list[str]()
-        last = things.gates[5] = asyncio.Event()
-
-        async def count(things: Things = things, order: list[str] = order) -> int:
-            order.append("count")
-            return things.total
-
-        stream = things.iterator(count=count, consistency=consistency, concurrency=3, prefetch=3)
-        reading = asyncio.ensure_future(everything(stream))
-        await settle()
-        assert (5 in things.asked, len(order)) == (False, 1 if consistency == "strict" else 2)
-        last.set()
-        assert await reading == things.ids
-        assert len(order) == 2
-        assert stream.report.total_at_end == 5
-
-
-async def test_the_count_at_the_end_keeps_to_the_concurrency_and_is_cancelled_with_the_rest() -> None:
-    things, ended = Things(45), list[str]()
-
-    async def count() -> int:
-        if not ended:
-            ended.append("first")
-            return things.total
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append("cancelled")
-        raise AssertionError
-
-    stream = things.iterator(count=count, concurrency=2, prefetch=2)
-    found = [await anext(stream) for _ in range(45)]
-    assert found == things.ids
-    await settle()
-    await stream.aclose()
-    assert ended == ["first", "cancelled"]
-    assert not stream.report.complete
-
-
 # --- pages, and progress ---------------------------------------------------------------------------------------------
 
 
@@ -1138,3 +1097,85 @@ async def test_strict_collecting_stops_where_the_set_changed() -> None:
         await things.iterator(consistency="strict", concurrency=1, prefetch=1).collect()
     assert caught.value.cursor is not None
     assert caught.value.cursor.page == 1
+
+
+async def test_collecting_a_second_time_harms_nobody_who_iterates() -> None:
+    things, pages = Things(50), list[int]()
+    stream = things.iterator()
+    async for page in stream.pages():
+        if not pages:
+            with pytest.raises(RuntimeError, match="iterated once only"):
+                await stream.collect()
+        pages.append(page.number)
+    assert pages == [1, 2, 3, 4, 5]
+    assert stream.report.complete
+
+
+@pytest.mark.parametrize("into", [(), "", set(), {}, 3])
+async def test_what_is_no_list_is_refused_before_anything_is_asked_for(into: Any) -> None:
+    things = Things(50)
+    stream = things.iterator()
+    with pytest.raises(TypeError, match="into must be a list"):
+        await stream.collect(into)
+    assert things.asked == []
+    assert await stream.collect([]) == things.ids
+
+
+class Full(list[str]):
+    """A list for which there is no memory."""
+
+    def __iadd__(self, items: Any) -> Any:  # type: ignore[misc]
+        for item in items:
+            if len(self) == 24:
+                raise MemoryError
+            self.append(item)
+        return self
+
+
+async def test_a_page_is_kept_as_a_whole_or_not_at_all() -> None:
+    things, kept = Things(50), Full()
+    stream = things.iterator()
+    with pytest.raises(MemoryError):
+        await stream.collect(kept)
+    assert kept == things.ids[:20]
+    assert (stream.report.pages, stream.report.items, stream.report.complete) == (2, 20, False)
+    assert await things.iterator(resume_from=stream.cursor).collect([*kept]) == things.ids
+
+
+async def test_closing_by_somebody_else_ends_a_loop_with_an_error_also_within_its_body() -> None:
+    things, found = Things(50), list[str]()
+    stream = things.iterator()
+    go_on, closed = asyncio.Event(), asyncio.Event()
+
+    async def read() -> None:
+        async for item in stream:
+            found.append(item)
+            if len(found) == 3:
+                go_on.set()
+                await closed.wait()
+
+    reading = asyncio.create_task(read())
+    await go_on.wait()
+    await stream.aclose()
+    closed.set()
+    with pytest.raises(RuntimeError, match="closed by somebody else"):
+        await reading
+
+
+async def test_closing_while_the_last_page_is_compared_cancels_nobody() -> None:
+    things = Things(230)
+    gate = asyncio.Event()
+
+    async def fetch(page: int) -> list[str]:
+        if page == 23 and 23 not in things.asked:
+            things.asked.append(23)
+            await gate.wait()
+        return await things.fetch(page)
+
+    stream, found = things.iterator(fetch=fetch), list[str]()
+    reading = asyncio.create_task(into(found, stream))
+    await settle()
+    await stream.aclose()
+    with pytest.raises(RuntimeError, match="closed by somebody else"):
+        await reading
+    assert not reading.cancelled()

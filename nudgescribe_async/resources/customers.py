@@ -54,8 +54,8 @@ class Customers(CustomersEndpoints):
         """All customers of a group, in the order of the service.
 
         Asks for the number of pages (``customers.count_pages``) and, several at a time, for the pages
-        (``customers.list``); behind the last page, for the number of pages once more. Pages are no snapshot: of customers that
-        are added or removed meanwhile, some may be missed or come twice. What is noticed of that is in the
+        (``customers.list``); at the end, for the number of pages once more. Pages are no snapshot: of customers
+        that are added or removed meanwhile, some may be missed or come twice. What is noticed of that is in the
         ``report`` of the iterator; ``consistency`` says what to do about it.
 
         Args:

@@ -51,7 +51,7 @@ class Messages(MessagesEndpoints):
         """All published messages of a campaign, one row of its CSV files after the other.
 
         Asks for the number of files (``messages.count_pages``) and, several at a time, for the files as CSV
-        (``messages.fetch``); behind the last page, for their number once more. The parsed JSON of the service is not used,
+        (``messages.fetch``); at the end, for their number once more. The parsed JSON of the service is not used,
         since it is cut at 1,000 rows without notice. Each file is checked as a whole before its first row is handed
         out.
 
