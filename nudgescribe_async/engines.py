@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from nudgescribe_async.threads import in_thread
+from nudgescribe_async.threads import in_own_thread
 
 __all__ = ["load_engine"]
 
@@ -23,4 +23,4 @@ async def load_engine(*modules: str) -> None:
         parent, _, name = module.rpartition(".")
         # The parent has the module as an attribute when it is loaded to its end; sys.modules has it before.
         if not hasattr(sys.modules.get(parent), name):
-            await in_thread(import_module, module)
+            await in_own_thread(import_module, module)

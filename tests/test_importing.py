@@ -185,7 +185,7 @@ async def test_an_engine_that_is_loaded_needs_no_thread(monkeypatch: pytest.Monk
         raise AssertionError
 
     importlib.import_module("nudgescribe_async.bulk.upload.job")
-    monkeypatch.setattr(engines, "in_thread", refuse)
+    monkeypatch.setattr(engines, "in_own_thread", refuse)
     await engines.load_engine("nudgescribe_async.bulk.upload.job")
 
 
@@ -272,12 +272,38 @@ def test_dir_shows_the_names_before_they_are_loaded_and_no_machinery() -> None:
     assert not {"TYPE_CHECKING", "importlib"} & set(names)
 
 
-def test_a_name_is_looked_up_once() -> None:
-    program = (
-        "import nudgescribe_async as face\n"
-        "print('Timeout' in vars(face), face.Timeout is face.Timeout, 'Timeout' in vars(face), 'Priority' in vars(face))"
-    )
-    assert output(program) == "False True True False"
+def test_what_a_test_puts_in_the_place_of_a_name_does_not_stay() -> None:
+    program = """
+import nudgescribe_async as face
+from unittest import mock
+with mock.patch("nudgescribe_async.options.Timeout"):
+    print(isinstance(face.Timeout, mock.Mock))
+with mock.patch("nudgescribe_async.Priority"):
+    print(isinstance(face.Priority, mock.Mock))
+print(face.Timeout.__name__, face.Priority.__name__, face.Timeout is face.Timeout)
+"""
+    assert output(program).split() == ["True", "True", "Timeout", "Priority", "True"]
+
+
+async def test_an_engine_is_loaded_though_all_threads_of_the_event_loop_are_busy() -> None:
+    program = f"""{CLIENT}
+from nudgescribe_async.engines import load_engine
+import threading
+
+async def main():
+    free = threading.Event()
+    loop = asyncio.get_running_loop()
+    busy = [loop.run_in_executor(None, free.wait) for _ in range(40)]
+    await load_engine("nudgescribe_async.bulk.upload.job")
+    free.set()
+    await asyncio.gather(*busy)
+    await loop.shutdown_default_executor()
+    await load_engine("nudgescribe_async.bulk.download.job")
+    print(loaded("nudgescribe_async.bulk.upload.job", "nudgescribe_async.bulk.download.job"))
+
+asyncio.run(main())
+"""
+    assert output(program) == "['nudgescribe_async.bulk.download.job', 'nudgescribe_async.bulk.upload.job']"
 
 
 def test_the_modules_are_attributes_whether_or_not_they_were_imported() -> None:
