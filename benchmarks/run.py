@@ -8,18 +8,19 @@ ratio within one run, since machines are noisy. ``docs/benchmarks/`` has the met
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from attrs import evolve
 from suite.benchmarks import alone, calls, layers, many, pages, starting, waiting
-from suite.context import Context
-from suite.crew import Crew, ProcessDiedError, WorkFailedError
+from suite.context import WITHOUT_SNIFFIO, Context
+from suite.crew import Crew, ProcessDiedError, WorkFailedError, sharing
 from suite.figures import Outcome
 from suite.machine import surroundings
-from suite.report import for_terminal, write
+from suite.report import CannotWriteError, for_terminal, kept, write
 
 BENCHMARKS: dict[str, Callable[[Context], Outcome]] = {
     "pages": pages.pages,
@@ -37,13 +38,14 @@ BENCHMARKS: dict[str, Callable[[Context], Outcome]] = {
 }
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """What was asked for on the command line; ends the program if that cannot be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHMARKS)}; all if left out")
     parser.add_argument("--small", action="store_true", help="only show that they work, in less than a minute")
     parser.add_argument("--rounds", type=int, help="how many rounds of each; what each thinks right if left out")
     parser.add_argument("--write", action="store_true", help="put what is found into docs/benchmarks/")
-    options = parser.parse_args()
+    options = parser.parse_args(given)
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"there is no benchmark {', '.join(map(repr, unknown))}; there are {', '.join(BENCHMARKS)}")
@@ -60,7 +62,9 @@ def run(names: list[str], *, small: bool, rounds: int | None) -> dict[str, Outco
     if find_spec("msgspec") is None:
         print("The extra `speed` is not installed, so what is said to have it has it not.", file=sys.stderr)
     if find_spec("sniffio") is None:
-        print("httpx is a quarter slower than it could be: the package 'sniffio' is not installed.", file=sys.stderr)
+        print(WITHOUT_SNIFFIO, file=sys.stderr)
+    if sharing():
+        print(sharing(), file=sys.stderr)
     with Crew() as crew:
         for name in names:
             context, started = Context(name=name, crew=crew, small=small, rounds=rounds), time.monotonic()
@@ -74,14 +78,18 @@ def run(names: list[str], *, small: bool, rounds: int | None) -> dict[str, Outco
 
 def main() -> None:
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which tidies up; a signal alone does not
     try:
+        if options.write:
+            kept()  # or it would be found out after all the work
+        where = surroundings()  # of what is measured, not of what it has become meanwhile
         found = run(options.names or [*BENCHMARKS], small=options.small, rounds=options.rounds)
-    except (ProcessDiedError, WorkFailedError) as error:
+        if options.write:
+            write(found, where, [*BENCHMARKS])
+    except (CannotWriteError, ProcessDiedError, WorkFailedError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
-    if options.write:
-        write(found, surroundings(), [*BENCHMARKS])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from suite.contender import CONCURRENCY
 from suite.crew import Cost, Crew, interleaved
 from suite.entrants import ENTRANTS
 
-__all__ = ["Context", "titles"]
+__all__ = ["WITHOUT_SNIFFIO", "Context", "titles"]
+
+WITHOUT_SNIFFIO = "The package 'sniffio' is not installed: httpx is a quarter slower than it could be."
 
 
 @frozen(kw_only=True)
@@ -49,8 +51,12 @@ class Context:
             print(f"\r\033[K{self.name}: {sentence}", end="", file=sys.stderr, flush=True)
 
     def present(self, names: Sequence[str]) -> list[str]:
-        """Those whose packages are installed."""
-        return self.crew.present(names, self.notes)
+        """Those whose packages are installed; of what is amiss it is noted."""
+        here = self.crew.present(names, self.notes)
+        slower = find_spec("sniffio") is None and any("httpx" in ENTRANTS[name].packages for name in here)
+        if slower and WITHOUT_SNIFFIO not in self.notes:
+            self.notes.append(WITHOUT_SNIFFIO)
+        return here
 
     def installed(self, package: str) -> bool:
         """Whether there is such a package; if not, it is noted what that means."""

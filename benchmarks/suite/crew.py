@@ -19,7 +19,16 @@ from server import Settings
 
 from suite.entrants import ENTRANTS, Entrant
 
-__all__ = ["Cost", "Crew", "MissingPackageError", "ProcessDiedError", "WorkFailedError", "cores", "interleaved"]
+__all__ = [
+    "Cost",
+    "Crew",
+    "MissingPackageError",
+    "ProcessDiedError",
+    "WorkFailedError",
+    "cores",
+    "interleaved",
+    "sharing",
+]
 
 HERE = Path(__file__).parent
 LAST_WORDS = 4000
@@ -45,6 +54,15 @@ def cores() -> tuple[int | None, int | None]:
     return (usable[0], usable[1]) if len(usable) > 1 else (None, None)
 
 
+def sharing() -> str:
+    """What a reader must know if server and contenders have no cores of their own; empty if they have."""
+    if cores() != (None, None):
+        return ""
+    if hasattr(os, "sched_getaffinity"):
+        return "Server and contenders share one core here: what takes time on the clock has the server's work in it."
+    return "Server and contenders cannot be bound to cores of their own here, and may get into each other's way."
+
+
 @frozen
 class Cost:
     """What a piece of work cost: seconds on the wall, seconds of CPU of all threads; and what came of it."""
@@ -60,12 +78,15 @@ class _Process:
 
     title: str
     command: Sequence[str]
+    temporary: str
+    """Where it has its temporary files: it may be killed, and then somebody else removes them."""
     process: subprocess.Popen[str] = field(init=False)
     errors: IO[str] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - `end` closes it
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        environment["TMPDIR"] = self.temporary
         self.process = subprocess.Popen(
             [sys.executable, *self.command],
             stdin=subprocess.PIPE,
@@ -125,6 +146,7 @@ class Crew:
         self._settings: Settings | None = None
         self._workers: dict[Key, _Process] = {}
         self._missing: dict[Key, str] = {}
+        self._temporary = tempfile.TemporaryDirectory(prefix="benchmark-", ignore_cleanup_errors=True)
         self.server_core, self.core = cores()
 
     def __enter__(self) -> Self:
@@ -135,13 +157,14 @@ class Crew:
         for process in (*self._workers.values(), self._server):
             if process is not None:
                 process.end(patience)
+        self._temporary.cleanup()
 
     def serve(self, settings: Settings) -> str:
         """Have it served from now on; the address."""
         if self._server is None:
             command = [os.fspath(HERE.parent / "server.py"), "--controlled", "--pages", "1", "--records", "1"]
             command += ["--core", str(self.server_core)] if self.server_core is not None else []
-            self._server = _Process("The server", command)
+            self._server = _Process("The server", command, self._temporary.name)
             self._url = f"http://127.0.0.1:{int(self._server.read())}"
         self._settings = settings
         self._server_cpu()
@@ -169,7 +192,7 @@ class Crew:
             raise MissingPackageError(self._missing[key])
         if key not in self._workers:
             entrant = ENTRANTS[name]
-            process = self._workers[key] = _Process(entrant.title, _command(entrant, self.core))
+            process = self._workers[key] = _Process(entrant.title, _command(entrant, self.core), self._temporary.name)
             hello = json.loads(process.read())
             if "missing" in hello:
                 self._missing[key] = f"{entrant.title} is left out: the package {hello['missing']!r} is not installed."

@@ -116,6 +116,16 @@ class Goal:
         return self.figure.median >= self.bound if self.sign == ">=" else self.figure.median <= self.bound
 
     @property
+    def verdict(self) -> str:
+        """Whether it was met, and whether all rounds say so."""
+        if self.figure is None:
+            return "not measured"
+        across = self.figure.low < self.bound < self.figure.high
+        if self.met:
+            return "met, not in every round" if across else "met"
+        return "not met, but in some rounds" if across else "not met"
+
+    @property
     def wanted(self) -> str:
         """The bound as a reader writes it."""
         return f"{'≥' if self.sign == '>=' else '≤'} {self.bound:g}{self.unit}"

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeAlias
 
+from suite.crew import sharing
 from suite.entrants import ENTRANTS
 
 __all__ = ["Surroundings", "surroundings"]
@@ -39,8 +40,16 @@ def _commit() -> str:
     if commit is None:
         return "not known"
     # What this writes itself is no change.
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/benchmarks")
+    changed = _git(
+        "--no-optional-locks", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/benchmarks"
+    )
     return f"{commit} and changes" if changed else commit
+
+
+def _cores() -> str:
+    """Those that this process may use."""
+    number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{number} core{'' if number == 1 else 's'}"
 
 
 def _versions(packages: Iterable[str]) -> str:
@@ -59,7 +68,8 @@ def surroundings() -> Surroundings:
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": _commit(),
-        "machine": f"{os.cpu_count()} cores, {_processor()}, {platform.system()} {platform.release().partition('-')[0]}",
+        "machine": f"{_cores()}, {_processor()}, {platform.system()} {platform.release().partition('-')[0]}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": _versions(packages),
+        "sharing": sharing(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from suite.chart import svg
 from suite.figures import Goal, Outcome, Table, from_json, to_json
 from suite.machine import Surroundings
 
-__all__ = ["for_terminal", "markdown", "merged", "write"]
+__all__ = ["CannotWriteError", "for_terminal", "kept", "markdown", "merged", "write"]
 
 FOLDER = Path(__file__).parents[2] / "docs" / "benchmarks"
 GOALS = (
@@ -19,9 +20,12 @@ GOALS = (
     "pages-httpx",
     "pages-generated",
     "latency-20",
+    "latency-20-letter",
     "latency-floor",
     "latency-100",
+    "latency-100-letter",
     "latency-jitter",
+    "latency-jitter-letter",
     "collect",
     "call",
     "import-whole",
@@ -31,6 +35,10 @@ GOALS = (
     "callers",
 )
 """In the order in which they are told."""
+
+
+class CannotWriteError(Exception):
+    """The results cannot be kept where they are to be; the text says why."""
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -48,8 +56,8 @@ def goal_rows(goals: Sequence[Goal]) -> list[tuple[str, ...]]:
     """A line for each, below a header."""
     rows: list[tuple[str, ...]] = [("goal", "wanted", "measured", "", "")]
     for goal in goals:
-        verdict = {True: "met", False: "not met", None: "not measured"}[goal.met]
-        rows.append((goal.text, goal.wanted, f"{goal.figure}{goal.unit}" if goal.figure else "", verdict, goal.note))
+        measured = f"{goal.figure}{goal.unit}" if goal.figure else ""
+        rows.append((goal.text, goal.wanted, measured, goal.verdict, goal.note))
     return rows
 
 
@@ -87,13 +95,15 @@ def _table(table: Table) -> list[str]:
     return ["", f"**{table.title}**", *_markdown_table(rows), *([table.note, ""] if table.note else [])]
 
 
-def _goals(outcomes: Mapping[str, Outcome]) -> list[str]:
-    goals = [goal for outcome in outcomes.values() for goal in outcome.goals]
-    goals.sort(key=lambda goal: GOALS.index(goal.key))
-    rows = goal_rows(goals)
-    return _markdown_table(
-        [(*row[:3], f"**{row[3]}**" if index and row[3] != "met" else row[3], row[4]) for index, row in enumerate(rows)]
-    )
+def _goals(outcomes: Mapping[str, Outcome], runs: Mapping[str, str]) -> list[str]:
+    """The table; with the run that each line is from, if they are from several."""
+    found = [(goal, runs[name]) for name, outcome in outcomes.items() for goal in outcome.goals]
+    found.sort(key=lambda pair: GOALS.index(pair[0].key))
+    header, *rows = goal_rows([goal for goal, _ in found])
+    lines = [header, *((*row[:3], row[3] if row[3].startswith("met") else f"**{row[3]}**", row[4]) for row in rows)]
+    if len({run for _, run in found}) > 1:
+        lines = [(*line, run) for line, run in zip(lines, ("from", *(run for _, run in found)), strict=True)]
+    return _markdown_table(lines)
 
 
 HEAD = """\
@@ -107,14 +117,28 @@ Every figure is the median of several rounds, with the least and the most behind
 of each round. Machines are noisy, so compare what stands in one table, and nothing across machines.
 """
 
+READINGS = """\
+A note is no part of a goal. Where a goal is read otherwise than by the letter:
+
+- Efficiency: the ideal has no time for finding out how many pages there are, so one count is granted; the line below each
+  has the goal by the letter.
+- Cost a record: by the letter from 10 pages to 10,000, here from 100, since over 10 what is paid once shows; the note has
+  10 against 100.
+- Cost a call: "flat" is read as "no dearer", so a call that is cheaper with more callers meets it.
+- Import: the CPU of a fresh process without that of a bare interpreter; the notes have both with it.
+- "The whole package": every module but those of the sandbox, of testing, of the contract and of the demo, which no client
+  needs.
+"""
+
 METHOD = """\
 ## Method
 
 - The server is a process of its own on a core of its own. It has its answers rendered beforehand, and writes the number
   of the page into them; it is never what is waited for, and says how busy it was. Where answers take their time, its
   timers are good to a tenth of a millisecond.
-- Each contender is a process of its own, on the other core, started once and warm. Rounds are interleaved: in each, every
-  contender does the same work once, one after the other, and another one begins.
+- Each contender is a process of its own, on the other core, started once and warm. Where there is no other core, that is
+  said below the figures. Rounds are interleaved: in each, every contender does the same work once, one after the other,
+  and another one begins.
 - *CPU* is that of all threads of the contender, in user and system mode.
 - The work is checked: every contender reads everything once with a look at each id and its place; in the rounds that count,
   the number of records is.
@@ -141,8 +165,9 @@ The benchmarks are `{names}`. All samples are in [results.json](results.json).
 def markdown(results: Mapping[str, Any], order: Sequence[str]) -> str:
     """The page."""
     outcomes = {name: from_json(result["outcome"]) for name, result in results.items()}
-    lines = [HEAD, "## Goals", *_goals(outcomes)]
-    lines += ["A note is no part of a goal.", "", METHOD.format(names="`, `".join(order))]
+    runs = {name: _run(result["surroundings"]) for name, result in results.items()}
+    lines = [HEAD, "## Goals", *_goals(outcomes, runs)]
+    lines += [READINGS, METHOD.format(names="`, `".join(order))]
     for name, outcome in outcomes.items():
         lines += [f"## `{name}`", "", outcome.about]
         for chart in outcome.charts:
@@ -150,13 +175,18 @@ def markdown(results: Mapping[str, Any], order: Sequence[str]) -> str:
         for table in outcome.tables:
             lines += _table(table)
         lines += [*(f"{note}\n" for note in outcome.notes)]
-        lines += ["", _where(results[name]["surroundings"]), ""]
+        where = results[name]["surroundings"]
+        lines += ["", where.get("sharing", ""), "", _where(where), ""]
     return _tidy("\n".join(lines))
+
+
+def _run(surroundings: Surroundings) -> str:
+    return f"{surroundings['date']}, commit {surroundings['commit']}"
 
 
 def _where(surroundings: Surroundings) -> str:
     return (
-        f"<small>{surroundings['date']}, commit {surroundings['commit']}; {surroundings['machine']}; "
+        f"<small>{_run(surroundings)}; {surroundings['machine']}; "
         f"{surroundings['python']}; {surroundings['packages']}</small>"
     )
 
@@ -167,14 +197,50 @@ def _tidy(text: str) -> str:
     return text.strip() + "\n"
 
 
-def write(found: Mapping[str, Outcome], where: Surroundings, order: Sequence[str], folder: Path = FOLDER) -> None:
-    """Put what was found into a folder, beside what other runs found."""
-    folder.mkdir(parents=True, exist_ok=True)
+def kept(folder: Path = FOLDER) -> dict[str, Any]:
+    """What other runs found.
+
+    Raises:
+        CannotWriteError: it is damaged, or nothing can be written beside it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise CannotWriteError(f"Nothing can be written to {folder}: {error.strerror}.") from error
     file = folder / "results.json"
-    kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    results = merged(kept, found, where, order)
-    file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "index.md").write_text(markdown(results, order), encoding="utf-8")
+    if not file.exists():
+        return {}
+    try:
+        results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        markdown(results, [*results])
+    except Exception as error:
+        raise CannotWriteError(
+            f"{file} is damaged ({type(error).__name__}: {error}). Get it back from git, or delete it and run all benchmarks."
+        ) from error
+    return results
+
+
+def write(found: Mapping[str, Outcome], where: Surroundings, order: Sequence[str], folder: Path = FOLDER) -> None:
+    """Put what was found into a folder, beside what other runs found.
+
+    Raises:
+        CannotWriteError: what they found is damaged, or nothing can be written there.
+    """
+    results = merged(kept(folder), found, where, order)
     for result in results.values():
         for chart in from_json(result["outcome"]).charts:
-            (folder / f"{chart.file}.svg").write_text(svg(chart), encoding="utf-8")
+            _replace(folder / f"{chart.file}.svg", svg(chart))
+    _replace(folder / "index.md", markdown(results, order))
+    # Last: whatever comes between, the next run begins with what was whole.
+    _replace(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write it whole or not at all."""
+    beside = file.with_name(f".{file.name}.new")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)

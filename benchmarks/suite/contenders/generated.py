@@ -44,7 +44,7 @@ class Contender(Windowed):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
+        self._folder = tempfile.TemporaryDirectory()
         generate(Path(self._folder.name))
         sys.path.insert(0, self._folder.name)
         client = importlib.import_module("generated_client.client")
