@@ -22,6 +22,7 @@ from nudgescribe_async.errors import (
 )
 from nudgescribe_async.retry import failed_at_work
 from nudgescribe_async.shapes import hidden
+from nudgescribe_async.transport import is_replayable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,7 +112,7 @@ class Call:
     @property
     def replayable(self) -> bool:
         """Whether it can be sent a second time with the same body."""
-        return self.body is None or isinstance(self.body, bytes) or self.body.replayable
+        return is_replayable(self.body)
 
     @property
     def renews(self) -> bool:

@@ -381,24 +381,13 @@ class Codec:
     state of calls, so one serves any number of callers, in any thread.
     """
 
-    def __init__(self) -> None:
-        self._fast: dict[Any, Callable[[bytes], Any] | None] = {}
-
-    def _built(self, endpoint: Endpoint[Any]) -> Callable[[bytes], Any] | None:
-        fast = None if _fast_pass is None or endpoint.answer is str else _fast_pass(endpoint.answer, endpoint.unwrap)
-        self._fast[endpoint.answer, endpoint.unwrap] = fast
-        return fast
-
     def decode(self, endpoint: Endpoint[T], data: bytes) -> T:
         """The answer of an operation.
 
         Raises:
             ResponseDecodeError: the bytes are no JSON, or do not fit the contract.
         """
-        try:
-            fast = self._fast[endpoint.answer, endpoint.unwrap]
-        except KeyError:
-            fast = self._built(endpoint)
+        fast = None if _fast_pass is None or endpoint.answer is str else _fast_pass(endpoint.answer, endpoint.unwrap)
         if fast is not None:
             try:
                 found: T = fast(data)

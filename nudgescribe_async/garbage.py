@@ -29,9 +29,14 @@ def _forget() -> None:
     _lock = Lock()
     if _inside:
         _inside = 0
-        youngest, young, last = gc.get_threshold()
-        if last == _NEVER:
-            gc.set_threshold(youngest, young, _before)
+        _put_back()
+
+
+def _put_back() -> None:
+    """As it was before, unless somebody else has set it meanwhile."""
+    youngest, young, last = gc.get_threshold()
+    if last == _NEVER:
+        gc.set_threshold(youngest, young, _before)
 
 
 if hasattr(os, "register_at_fork"):
@@ -56,6 +61,5 @@ def full_collections_put_off() -> Generator[None, None, None]:
     finally:
         with _lock:
             _inside -= 1
-            youngest, young, last = gc.get_threshold()
-            if _inside == 0 and last == _NEVER:
-                gc.set_threshold(youngest, young, _before)
+            if _inside == 0:
+                _put_back()

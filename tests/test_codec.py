@@ -65,7 +65,6 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def without_msgspec(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_fast_loads", "_fast_dumps", "_fast_pass"):
         monkeypatch.setattr(codec, name, None)
-    monkeypatch.setattr(CODEC, "_fast", {})
 
 
 # --- JSON ------------------------------------------------------------------------------------------

@@ -163,7 +163,12 @@ class Request:
     @property
     def replayable(self) -> bool:
         """Whether the request can be sent a second time with the same body."""
-        return self.body is None or isinstance(self.body, bytes) or self.body.replayable
+        return is_replayable(self.body)
+
+
+def is_replayable(body: bytes | StreamBody | None) -> bool:
+    """Whether a body can be sent a second time."""
+    return body is None or isinstance(body, bytes) or body.replayable
 
 
 @runtime_checkable

@@ -56,7 +56,6 @@ CLOSE_GRACE: Final = 2.0  # seconds that closing connections may take before the
 
 CLOSED_MEANWHILE: Final = "The transport was closed while the request waited for a connection. Nothing was sent."
 
-_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _NOT_ADDED = (hdrs.CONTENT_TYPE,)
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _NOT_IN_VALUES = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -175,7 +174,7 @@ class AiohttpTransport:
             raise ConfigurationError(
                 "The session has auth= of its own, and the request has an Authorization header: make the session without."
             )
-        if request.method not in _METHODS and not _TOKEN.fullmatch(request.method):
+        if not _TOKEN.fullmatch(request.method):
             raise ConfigurationError(f"{request.method!r} is no HTTP method.")
         timeout = _timeout(request.connect_timeout, request.read_timeout)
         proxy = self._proxy
@@ -672,15 +671,8 @@ def _prepared_headers(headers: Headers) -> CIMultiDict[str]:
 
 
 def _checked_headers(headers: Headers) -> CIMultiDict[str]:
-    pairs = headers.pairs()
-    try:
-        text = "".join([value for _, value in pairs])
-    except TypeError:  # one is no text
-        text = ""
-    if text.isascii() and text.isprintable() and text and _are_tokens(tuple([name for name, _ in pairs])):
-        return CIMultiDict(pairs)
     checked: CIMultiDict[str] = CIMultiDict()
-    for name, value in pairs:
+    for name, value in headers.pairs():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise ConfigurationError(f"{name!r} cannot be the name of a header. Nothing was sent.")
         if not isinstance(value, str):
@@ -695,12 +687,6 @@ def _checked_headers(headers: Headers) -> CIMultiDict[str]:
             ) from None
         checked[name] = value
     return checked
-
-
-@lru_cache(maxsize=64)
-def _are_tokens(names: tuple[object, ...]) -> bool:
-    """Whether all may be names of headers; there are few sets of them, and they are no secrets."""
-    return all(isinstance(name, str) and _TOKEN.fullmatch(name) for name in names)
 
 
 def _checked_body(request: Request, headers: CIMultiDict[str]) -> _Body | None:
