@@ -22,7 +22,15 @@ def test_the_tests_see_the_installed_wheel_and_not_the_checkout() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["py.typed", "contract/openapi.yaml", "contract/openapi.json", "sandbox/data/cdnow_customers.csv.gz"],
+    [
+        "py.typed",
+        "contract/openapi.yaml",
+        "contract/openapi.json",
+        "sandbox/data/cdnow_customers.csv.gz",
+        "sandbox/page/templates/base.html",
+        "sandbox/page/static/page.css",
+        "sandbox/page/static/page.js",
+    ],
 )
 def test_the_package_carries_its_data(name: str) -> None:
     assert importlib.resources.files("nudgescribe_async").joinpath(name).is_file()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nudgescribe_async.sandbox import LoseAnswer, RateLimit, Sandbox, SandboxError, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0}
 _SHARE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)", re.ASCII)
@@ -63,7 +63,8 @@ def _port(text: str) -> int:
     return port
 
 
-def _parser() -> argparse.ArgumentParser:
+def new_parser() -> argparse.ArgumentParser:
+    """What reads the options: those of ``Sandbox``, ``example``, and the faults that ``serve`` takes."""
     parser = argparse.ArgumentParser(
         prog="python -m nudgescribe_async.sandbox",
         usage="%(prog)s [--port PORT] [--db FILE] [--edition 1|2|3] [options]; --help lists them",
@@ -92,15 +93,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--lose-answers", type=share, default=0.0, help="do so many requests and drop the connection, such as 1%%")
     add("--rate-limit", type=rate, help="answer more requests than these with 429, such as 10/s")
     add("--fault-seed", type=_number, help="makes the choice of these requests repeatable")
+    add("--no-page", dest="page", action="store_false", help="no page for browsers at the address of the API")
     add("--no-example", dest="example", action="store_false", help="start without example groups and campaigns")
     return parser
 
 
-def _describe(sandbox: Sandbox, *, example: bool) -> str:
+def describe(sandbox: Sandbox, *, example: bool) -> str:
+    """What is printed of a sandbox that runs: lines for a shell, the rest as comments."""
     credentials = sandbox.credentials
     lines = [
         f"# The sandbox of the Nudgescribe API listens on {sandbox.url}",
         f"# Its storage listens on {sandbox.storage_url}",
+        *([f"# Its page, to open in a browser: {sandbox.page_url}"] if sandbox.page_url else []),
         f"export NUDGESCRIBE_BASE_URL={sandbox.url}",
         f"export NUDGESCRIBE_API_KEY={credentials.api_key}",
         f"export NUDGESCRIBE_EMAIL={credentials.email}",
@@ -121,16 +125,25 @@ def _describe(sandbox: Sandbox, *, example: bool) -> str:
 async def serve(
     sandbox: Sandbox,
     *,
-    example: bool,
+    announce: Callable[[Sandbox], None],
     error_rate: float = 0.0,
     lose_answers: float = 0.0,
     rate_limit: RateLimit | None = None,
 ) -> None:
-    """Run until SIGINT or SIGTERM."""
+    """Run until SIGINT or SIGTERM.
+
+    Args:
+        sandbox: what is to run; not entered yet.
+        announce: called when it listens.
+        error_rate: the share of requests to answer with 503.
+        lose_answers: the share of answers to lose.
+        rate_limit: how many requests are let through.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends asyncio.run by itself
+        # On Windows, and in another thread than the main one: there, Ctrl-C ends asyncio.run by itself.
+        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
             loop.add_signal_handler(number, stop.set)
     async with sandbox:
         if rate_limit is not None:
@@ -138,21 +151,25 @@ async def serve(
         for fault, part in ((Status(503), error_rate), (LoseAnswer(), lose_answers)):
             if part:
                 sandbox.inject(fault, times=None, share=part)
-        print(_describe(sandbox, example=example), flush=True)  # noqa: T201 - what the command is for
+        announce(sandbox)
         await stop.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = _parser()
+    parser = new_parser()
     options = vars(parser.parse_args(arguments))
     faults = {name: options.pop(name) for name in ("error_rate", "lose_answers", "rate_limit")}
     try:
         sandbox = Sandbox(**options)
     except (TypeError, ValueError) as error:
         parser.error(str(error))
+
+    def announce(sandbox: Sandbox) -> None:
+        print(describe(sandbox, example=options["example"]), flush=True)  # noqa: T201 - what the command is for
+
     try:
-        asyncio.run(serve(sandbox, example=options["example"], **faults))
+        asyncio.run(serve(sandbox, announce=announce, **faults))
     except SandboxError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -46,6 +46,7 @@ class Running:
     storage_url: str
     credentials: SandboxCredentials
     example: ExampleData | None = None
+    page_url: str | None = None
 
 
 class _Effects(Counter[str]):
@@ -89,6 +90,11 @@ class Backstage:
     def storage_url(self) -> str:
         """The origin of the signed URLs."""
         return self._now.storage_url
+
+    @property
+    def page_url(self) -> str | None:
+        """What to open in a browser; ``None`` without a page, or without a socket."""
+        return self._now.page_url
 
     @property
     def app(self) -> web.Application:

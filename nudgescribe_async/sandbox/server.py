@@ -15,6 +15,7 @@ from nudgescribe_async.sandbox.api import Api
 from nudgescribe_async.sandbox.backstage import Backstage, Running
 from nudgescribe_async.sandbox.contract import Contract
 from nudgescribe_async.sandbox.jobs import Jobs
+from nudgescribe_async.sandbox.page import Page
 from nudgescribe_async.sandbox.profiles import new_secret
 from nudgescribe_async.sandbox.storage import Storage
 from nudgescribe_async.sandbox.store import Store
@@ -65,6 +66,7 @@ class Sandbox(Backstage):
         listen: ``False`` opens no socket: drive ``app`` and ``storage_app`` yourself.
         log_size: how many requests the log keeps.
         fault_seed: makes the choice of requests that a fault befalls by chance repeatable.
+        page: whether a browser that opens ``url`` gets the sandbox's page.
 
     Attributes:
         app: the application of the API.
@@ -102,6 +104,7 @@ class Sandbox(Backstage):
         listen: bool = True,
         log_size: int = 10_000,
         fault_seed: int | None = None,
+        page: bool = True,
     ) -> None:
         super().__init__()
         self._settings = Settings(
@@ -129,7 +132,7 @@ class Sandbox(Backstage):
             raise ValueError("host must not be empty: that would listen on every network.")
         for name, number in {"port": port, "storage_port": storage_port, "log_size": log_size}.items():
             _check_whole(name, number, most=None if name == "log_size" else 65_535)
-        for name, flag in {"example": example, "listen": listen}.items():
+        for name, flag in {"example": example, "listen": listen, "page": page}.items():
             if not isinstance(cast("object", flag), bool):
                 raise TypeError(f"{name} must be True or False, not {type(flag).__name__}")
         if fault_seed is not None and (isinstance(fault_seed, bool) or not isinstance(cast("object", fault_seed), int)):
@@ -140,6 +143,7 @@ class Sandbox(Backstage):
         self._listen = listen
         self._log_size = log_size
         self._fault_seed = fault_seed
+        self._wants_page = page
         self._exits = AsyncExitStack()
         self._entered = False
 
@@ -184,6 +188,8 @@ class Sandbox(Backstage):
             log_size=self._log_size,
             fault_seed=self._fault_seed,
         )
+        if self._wants_page:
+            Page(api=api, store=store, office=office, settings=self._settings, host=self._host)
         jobs.start()
         exits.push_async_callback(jobs.stop)
         exits.push_async_callback(api.end)
@@ -201,6 +207,7 @@ class Sandbox(Backstage):
             url=url or "http://api.sandbox.invalid",
             storage_url=storage.origin,
             credentials=accounts.credentials(office.accounts[first], workspaces[first]),
+            page_url=f"{url}/" if url and self._wants_page else None,
         )
 
     async def _serve(self, exits: AsyncExitStack, app: web.Application, port: int) -> str | None:
