@@ -245,6 +245,17 @@ class FileTokenStore:
         """Keep these tokens."""
         await in_thread(self._write, fingerprint, tokens.to_plain())
 
+    async def forget(self, fingerprint: str) -> bool:
+        """Keep them no more, as when somebody logs out; whether there were any. Holds the lock meanwhile.
+
+        The tokens stay good at the service, and in the memory of clients, until they expire.
+        """
+        async with self.lock():
+            known = fingerprint in await in_thread(self._read)
+            if known:
+                await in_thread(self._write, fingerprint, None)
+            return known
+
     def _read(self) -> dict[str, Any]:
         try:
             with self._path.open(encoding="utf-8") as file:
@@ -267,8 +278,11 @@ class FileTokenStore:
             )
         return cast("dict[str, Any]", known["accounts"])
 
-    def _write(self, fingerprint: str, values: Mapping[str, object]) -> None:
-        accounts = self._read() | {fingerprint: values}
+    def _write(self, fingerprint: str, values: Mapping[str, object] | None) -> None:
+        accounts = self._read()
+        accounts.pop(fingerprint, None)
+        if values is not None:
+            accounts[fingerprint] = values
         try:
             # mkstemp makes the file with mode 0600.
             descriptor, name = tempfile.mkstemp(prefix=self._path.name, dir=self._path.parent)

@@ -56,6 +56,22 @@ async def test_what_is_saved_is_loaded_and_only_the_owner_may_read_it(path: Path
     assert "access" not in f"{store!r} {TOKENS!r}".replace("access_token", "")
 
 
+async def test_what_is_forgotten_is_gone_and_the_rest_stays(path: Path) -> None:
+    store = FileTokenStore(path)
+    assert not await store.forget("a")
+    assert not path.exists()
+    for name in ("a", "b"):
+        await store.save(name, TOKENS)
+    async with store.lock():
+        forgetting = asyncio.create_task(store.forget("a"))
+        await settle()
+        assert not forgetting.done()  # somebody is at it
+    assert await forgetting
+    assert await store.load("a") is None
+    assert await store.load("b") == TOKENS
+    assert not await store.forget("a")
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620])
 async def test_a_file_that_others_may_read_is_refused_with_advice(path: Path, mode: int) -> None:
     path.write_text("")
