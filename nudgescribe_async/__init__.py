@@ -9,6 +9,8 @@
 A name is loaded, with the module that it comes from, when it is asked for first: ``import nudgescribe_async`` loads
 nothing, and whoever wants the errors or a report alone waits for no HTTP library. Building a client loads all that its
 calls and iterators need, so that none of them loads anything on the event loop.
+
+The package brings a plugin for pytest, which would warn of a package that was imported before it: PYTEST_DONT_REWRITE.
 """
 
 import importlib
