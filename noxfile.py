@@ -30,7 +30,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests against the installed wheel: with ``speed`` and coverage, then in debug mode without ``speed``."""
-    session.install(".[sandbox,contract,speed,parquet,fsspec,crypto]", *group("tests"))
+    session.install(".[sandbox,contract,speed,parquet,fsspec,crypto,cli,keyring]", *group("tests"))
     # Safe path: otherwise Python puts the checkout on the path, where it hides the installed wheel.
     environment = {"NUDGESCRIBE_TEST_INSTALLED": "1", "PYTHONSAFEPATH": "1"}
     session.run("coverage", "erase")
@@ -56,7 +56,7 @@ def types(session: nox.Session) -> None:
     """Mypy strict on everything, pyright strict on the package."""
     session.install(
         "-e",
-        ".[sandbox,contract,speed,parquet,fsspec,crypto]",
+        ".[sandbox,contract,speed,parquet,fsspec,crypto,cli,keyring]",
         *group("types"),
         *group("tests"),
         *group("bench"),
@@ -68,10 +68,12 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def generate(session: nox.Session) -> None:
-    """Write what is generated from the contract; ``-- --check`` only compares."""
-    session.install("-e", ".[contract]", "openapi-spec-validator")
+    """Write what is generated from the contract, and from the help of the command; ``-- --check`` only compares."""
+    session.install("-e", ".[contract,cli]", "openapi-spec-validator")
     session.run("openapi-spec-validator", "nudgescribe_async/contract/openapi.yaml")
     session.run("python", "-m", "nudgescribe_async.contract", *session.posargs)
+    if not session.posargs:  # else the tests compare it, whose version of cyclopts may lay it out otherwise
+        session.run("python", "tests/documentation_command.py")
 
 
 @nox.session
@@ -114,7 +116,7 @@ def simulate(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, strictly, into ``site/``."""
-    session.install(".[sandbox]", *group("docs"))
+    session.install(".[sandbox,cli]", *group("docs"))
     session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
 
 

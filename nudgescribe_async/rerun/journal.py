@@ -46,7 +46,8 @@ VERSION: Final = 1
 BUSY_SECONDS = 5.0
 """How long a program that has locked the database is waited for."""
 
-_COLUMNS: Final = {field.name: str(field.type) for field in fields(RerunItem)}
+COLUMNS: Final = {field.name: str(field.type) for field in fields(RerunItem)}
+"""Those of ``items``, but for the position."""
 _STATES: Final = ", ".join(f"'{state}'" for state in get_args(ItemState))
 _KINDS: Final = {
     "str": "{0} TEXT NOT NULL CHECK (typeof({0}) = 'text')",
@@ -57,7 +58,7 @@ _KINDS: Final = {
     "ItemState": f"{{0}} TEXT NOT NULL CHECK (typeof({{0}}) = 'text' AND {{0}} IN ({_STATES}))",
 }
 """What columns are like. The types are constraints, so that ``quick_check`` finds a damaged value too."""
-_FLAGS: Final = frozenset(name for name, kind in _COLUMNS.items() if kind == "bool")
+_FLAGS: Final = frozenset(name for name, kind in COLUMNS.items() if kind == "bool")
 
 # A new attribute of an item is a new schema: it needs a new VERSION.
 _SCHEMA: Final = (
@@ -72,7 +73,7 @@ _SCHEMA: Final = (
         opened_at TEXT NOT NULL
     )""",
     "CREATE TABLE items (\n        position INTEGER NOT NULL UNIQUE,\n        "
-    + ",\n        ".join(_KINDS[kind].format(name) for name, kind in _COLUMNS.items())
+    + ",\n        ".join(_KINDS[kind].format(name) for name, kind in COLUMNS.items())
     + ",\n        PRIMARY KEY (campaign_id)\n    )",
     """CREATE TABLE steps (
         id INTEGER PRIMARY KEY,
@@ -90,17 +91,17 @@ _SCHEMA: Final = (
 # Texts travel as bytes: the service may send half of a surrogate pair, which no binding of SQLite takes as a text, and
 # what is known of a campaign must not fail to be written for its name.
 _VALUES: Final = tuple(
-    f"CAST(:{name} AS TEXT)" if "TEXT" in _KINDS[kind] else f":{name}" for name, kind in _COLUMNS.items()
+    f"CAST(:{name} AS TEXT)" if "TEXT" in _KINDS[kind] else f":{name}" for name, kind in COLUMNS.items()
 )
-_INSERT: Final = f"INSERT INTO items (position, {', '.join(_COLUMNS)}) VALUES (:position, {', '.join(_VALUES)})"  # noqa: S608 - names of our own
+_INSERT: Final = f"INSERT INTO items (position, {', '.join(COLUMNS)}) VALUES (:position, {', '.join(_VALUES)})"  # noqa: S608 - names of our own
 _DELETE: Final = "DELETE FROM items WHERE campaign_id = CAST(? AS TEXT)"
 _MOVE: Final = "UPDATE items SET position = ? WHERE campaign_id = CAST(? AS TEXT)"
 _UPDATE: Final = (
     "UPDATE items SET "  # noqa: S608 - names of our own
-    + ", ".join(f"{name} = {value}" for name, value in zip(_COLUMNS, _VALUES, strict=True))
+    + ", ".join(f"{name} = {value}" for name, value in zip(COLUMNS, _VALUES, strict=True))
     + " WHERE campaign_id = CAST(:campaign_id AS TEXT)"
 )
-_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM items ORDER BY position"  # noqa: S608 - names of our own
+_SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM items ORDER BY position"  # noqa: S608 - names of our own
 _STEP: Final = (
     "INSERT INTO steps (campaign_id, at, step, detail)"
     " VALUES (CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT))"
@@ -111,16 +112,18 @@ def _stored(value: object) -> object:
     return value.encode(errors="surrogatepass") if isinstance(value, str) else value
 
 
-def _text(data: bytes) -> str:
+def read_text(data: bytes) -> str:
+    """A text as it stands in the file."""
     return data.decode(errors="surrogatepass")
 
 
 def _row(item: RerunItem) -> dict[str, object]:
-    return {name: _stored(getattr(item, name)) for name in _COLUMNS}
+    return {name: _stored(getattr(item, name)) for name in COLUMNS}
 
 
-def _item(row: Sequence[Any]) -> RerunItem:
-    values: dict[str, Any] = dict(zip(_COLUMNS, row, strict=True))
+def read_item(row: Sequence[Any]) -> RerunItem:
+    """An item from the values of ``COLUMNS``."""
+    values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
     values.update({name: bool(values[name]) for name in _FLAGS})
     return RerunItem(**values)
 
@@ -325,7 +328,7 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
-    connection.text_factory = _text
+    connection.text_factory = read_text
     return connection
 
 
@@ -427,7 +430,7 @@ def _check_content(path: Path, connection: sqlite3.Connection, service: str) -> 
 def _read(path: Path, connection: sqlite3.Connection) -> dict[str, RerunItem]:
     try:
         with closing(connection.execute(_SELECT)) as rows:  # else an error would keep the file open
-            items = [_item(row) for row in rows]
+            items = [read_item(row) for row in rows]
     except ValueError as error:
         raise _damaged(path, "it holds a text that is none") from error
     return {item.campaign_id: item for item in items}
