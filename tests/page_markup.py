@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from typing import Any
 
-VOID = {"meta", "link", "img", "input", "br", "hr"}
+VOID = {"meta", "link", "img", "input", "br", "hr", "wbr"}
 
 
 class Markup(HTMLParser):
@@ -39,7 +39,8 @@ class Markup(HTMLParser):
             self._caption = []
         elif tag in {"td", "th"}:
             self._cell = []
-        self._texts.append(" ")
+        if tag != "wbr":
+            self._texts.append(" ")
 
     def handle_endtag(self, tag: str) -> None:
         assert self._open, f"</{tag}> closes nothing"

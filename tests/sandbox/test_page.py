@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 import sys
@@ -10,13 +11,15 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import TestServer
 from page_markup import Markup
 
-from nudgescribe_async.sandbox import Delay, LoseAnswer, LoseRequest, RateLimit, Sandbox, Status
-from nudgescribe_async.sandbox.page.masking import body_text, mask, shortened, visible
+from nudgescribe_async.sandbox import BadAnswer, Delay, LoseAnswer, LoseRequest, RateLimit, Sandbox, Status
+from nudgescribe_async.sandbox.page.masking import body_text, mask, shortened, visible, ways_to_write
 
 HTML = {"Accept": "text/html,application/xhtml+xml;q=0.9"}
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
@@ -472,12 +475,15 @@ def test_invisible_letters_are_written_out() -> None:
 
 
 def test_a_body_is_masked_by_the_names_in_it_and_cut() -> None:
-    body = {"xAuthContext": {"a": 1}, "list": [{"session_token": "s"}, "b"], "tokens": 5}
+    secret = {"xAuthContext": {"a": 1}, "newPassword": "n", "client_secret": [1], "X-Amz-Signature": "s"}
+    body = {**secret, "list": [{"session_token": "s"}, "b", [], {}], "tokens": 5, "a": [True, None, 1.5, '\n"']}
+    shown = {**dict.fromkeys(secret, "***"), **body, "list": [{"session_token": "***"}, "b", [], {}]}
+    shown |= dict.fromkeys(secret, "***")
 
     text, whole = body_text(body, 1_000)
 
     assert whole
-    assert json.loads(text) == {"xAuthContext": "***", "list": [{"session_token": "***"}, "b"], "tokens": 5}
+    assert text == json.dumps(shown, indent=2)
     cut, whole = body_text(["x" * 10] * 1_000_000, 100)
     assert not whole
     assert len(cut) < 200
@@ -665,3 +671,176 @@ async def test_times_say_what_they_are(api: Any, browse: Any) -> None:
     moment = datetime.fromisoformat(str(page.all("time")[-1]["datetime"]))
     assert abs((datetime.now(UTC) - moment).total_seconds()) < 60
     assert "Times are UTC." in page.text
+
+
+# --- what was found by attacking it -----------------------------------------------------------------------------------
+
+
+async def test_own_secrets_are_masked_wherever_they_stand(api: Any, browse: Any) -> None:
+    """In names, values and messages too, at the edge of what is shortened, and in what a URL or Base64 makes of them."""
+    sandbox = api.sandbox
+    given = sandbox.credentials
+    secrets = [given.api_key, given.password, given.email]
+    await sandbox.create_workspace(given.email)
+    group = await api.group([{"a": f"{'v' * 980}{given.api_key}", "b": given.password}], a="string", b="string")
+    await sandbox.create_customer_group(f"{'x' * 100}{given.api_key}")
+    await sandbox.create_customer_group(given.password)
+    campaign = await sandbox.create_campaign(given.email, group, template=f"Dear {given.api_key}", status="Published")
+    await api.send("GET", f"/v1/{quote(quote(given.email, safe=''), safe='')}", token=None)
+    for before in range(3):
+        code = base64.b64encode(b"x" * before + f"{given.email}:{given.password}".encode()).decode()
+        await api.send("GET", f"/v1/{code}", token=None)
+        await api.call("POST", "/v1/cg", note=f"Basic {code}")
+    sandbox.inject(BadAnswer(b"", content_type=f"text/{given.password}"), times=None, operation="campaigns.list")
+    browser = browse(sandbox)
+    pages = ["/", f"/?groups={given.password}", f"/_sandbox/groups/{group}", f"/_sandbox/campaigns/{campaign}"]
+    page = await browser.open(pages[-1])
+    pages += [str(found["href"]) for found in page.all("a") if "/_sandbox/files/" in str(found["href"])]
+    pages += ["/_sandbox/log", f"/_sandbox/log?operation={given.api_key}&before=2"]
+
+    shown = ""
+    for path in pages:
+        async with browser.http.get(path) as answer:
+            assert answer.status == 200
+            shown += await answer.text()
+
+    assert len(pages) == 7
+    for secret in secrets:
+        for part in (secret, secret[:12], secret[-12:], quote(secret, safe="")):
+            assert part not in shown, part
+    codes = [base64.b64encode(f"{given.email}:{given.password}".encode()[start:]).decode() for start in range(3)]
+    assert not [code for code in codes for end in range(12, len(code)) if code[end - 12 : end] in shown]
+
+
+def test_a_secret_is_known_in_base64_wherever_it_begins_there() -> None:
+    for secret in ("nsk_0123456789abcdef", "a?>~\u00fe\u00ff-hunter"):
+        known = ways_to_write(secret)
+        for before in range(4):
+            for after in range(4):
+                for encode in (base64.b64encode, base64.urlsafe_b64encode):
+                    text = encode(b"<" * before + secret.encode() + b">" * after).decode()
+                    assert len(mask(text, known).replace("***", "")) <= (before + after + 2) * 4 / 3 + 4
+
+
+@pytest.mark.parametrize("letter", ["\u061c", "\u200b", "\ufeff", "\u00ad", "\U000e0041", "\u2060", "\u2066", "\x7f"])
+def test_letters_that_nobody_sees_are_written_out(letter: str) -> None:
+    assert visible(f"a{letter}b") == f"a\\u{ord(letter):04x}b"
+
+
+def test_joiners_are_left_where_they_are() -> None:
+    for text in ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\U0001f469\u200d\U0001f680"):
+        assert visible(text) == text
+
+
+async def test_a_page_that_fails_tells_the_log_of_the_process_no_secret(
+    api: Any, browse: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    monkeypatch.setattr("nudgescribe_async.sandbox.page.views.group", fail)
+    password = api.sandbox.credentials.password
+    await browse(api.sandbox).open(f"/_sandbox/groups/{password}%0aCRITICAL:root:forged", status=500)
+
+    (record,) = [record for record in caplog.records if record.name.endswith("page.site")]
+    assert record.getMessage().endswith("/_sandbox/groups/***\\u000aCRITICAL:root:forged")
+    assert password not in caplog.text
+
+
+async def test_faults_from_code_are_shown_however_large_their_numbers(api: Any, browse: Any) -> None:
+    api.sandbox.inject(Status(503), times=10**5_000, skip=10**5_000, operation="campaigns.list")
+
+    row = (await browse(api.sandbox).open()).table("What may still go wrong")[0]
+
+    assert row[2] == "2**63 or more times, after 2**63 or more that are spared"
+
+
+async def test_groups_are_counted_again_only_after_a_change(api: Any, browse: Any) -> None:
+    """A job that reads a large group makes the page look again and again: that must not cost a count each time."""
+    group = await api.group([{"external_id": "1"}], external_id="string")
+    await api.sandbox.create_customer_group("another")
+    browser = browse(api.sandbox)
+    queries: list[str] = []
+    await browser.open()
+    await api.sandbox._now.store.read(lambda db: db._sql.set_trace_callback(queries.append))
+
+    for _ in range(3):
+        await api.call("POST", "/v1/customer", customer_group_id=group, page=1)
+        await browser.open()
+    page = await browser.open()
+    counts = [query for query in queries if "count(*)" in query and "FROM customers" in query]
+    assert (counts, page.table("Groups")[0][1]) == ([], "1")
+
+    (customer,) = await api.ok("POST", "/v1/customer", customer_group_id=group, page=1)
+    await api.ok("DELETE", "/v1/customer", customer_group_id=group, customer_ids=[customer["customer_id"]])
+    page = await browser.open()
+    assert page.table("Groups")[0][1] == "0"
+    await api.sandbox._now.store.read(lambda db: db._sql.set_trace_callback(None))
+
+
+async def test_the_service_has_its_turn_between_two_rows_of_the_log(
+    api: Any, browse: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(20):
+        await api.call("POST", "/v1/cg", workspace_id="w")
+    seen: list[str] = []
+
+    def noted(body: object, limit: int) -> tuple[str, bool]:
+        seen.append("row")
+        return body_text(body, limit)
+
+    async def serve() -> None:
+        while True:
+            seen.append("turn")
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr("nudgescribe_async.sandbox.page.record.body_text", noted)
+    service = asyncio.create_task(serve())
+    browser = browse(api.sandbox)
+    await browser.open("/_sandbox/log")
+    await browser.open()
+    service.cancel()
+
+    assert seen.count("row") == len(api.sandbox.log)  # and not again for the second page
+    assert ("row", "row") not in set(pairwise(seen))
+
+
+def test_a_large_body_costs_no_more_than_what_is_shown_of_it() -> None:
+    class Names(dict[str, object]):
+        read = 0
+
+        def items(self) -> Any:
+            for item in super().items():
+                Names.read += 1
+                yield item
+
+    cut, whole = body_text([Names({str(number): number for number in range(10_000)})], 100)
+
+    assert (len(cut) < 200, whole, Names.read < 50) == (True, False, True)
+
+
+async def test_messages_are_sorted_without_their_texts(start: Any, browse: Any) -> None:
+    api = await start(example=True)
+    queries: list[str] = []
+    await api.sandbox._now.store.read(lambda db: db._sql.set_trace_callback(queries.append))
+    page = await browse(api.sandbox).open(f"/_sandbox/campaigns/{api.sandbox.example.campaigns['Welcome back']}")
+    await api.sandbox._now.store.read(lambda db: db._sql.set_trace_callback(None))
+
+    sorting = [query for query in queries if "FROM messages" in query and "OFFSET" in query]
+    assert [query.partition(" FROM ")[0] for query in sorting] == ["SELECT position"] * 2
+    assert len(page.table("Messages that are not archived")) > 1
+
+
+async def test_an_application_that_outlives_its_sandbox_says_that_it_has_stopped(
+    browse: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Sandbox(listen=False) as sandbox:
+        server = TestServer(sandbox.app)
+        await server.start_server()
+    async with aiohttp.ClientSession(str(server.make_url("/")), headers=HTML) as http:
+        for path in ("/", "/_sandbox/log", "/_sandbox/groups/x", "/_sandbox/events"):
+            async with http.get(path) as answer:
+                assert answer.status == 503
+                assert "The sandbox has stopped." in await answer.text()
+    await server.close()
+    assert caplog.records == []

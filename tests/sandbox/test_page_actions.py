@@ -432,3 +432,92 @@ async def test_a_form_that_is_too_large_is_refused(visitor: Visitor) -> None:
         assert answer.status == 413
         assert "Too Large" in Markup(await answer.text()).text
     assert visitor.sandbox.injections == ()
+
+
+# --- what was found by attacking it -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}, 200),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 200),  # a link
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ],
+)
+async def test_another_site_may_link_here_and_ask_for_nothing(
+    visitor: Visitor, headers: dict[str, str], status: int
+) -> None:
+    for path in ("/", "/_sandbox/log", "/_sandbox/static/page.js"):
+        async with visitor.http.get(path, headers=headers) as answer:
+            assert answer.status == status
+            assert (visitor.token in await answer.text()) == (path == "/" and status == 200)
+
+
+@pytest.mark.parametrize(
+    "host", ["x@localhost", "evil.example\\@localhost", "localhost/evil", "localhost?", "[::1%25lo]"]
+)
+async def test_an_odd_host_is_none_of_this_machine(visitor: Visitor, host: str) -> None:
+    headers = {"Host": host, "X-Forwarded-Host": "localhost", "Forwarded": "host=localhost"}
+    async with visitor.http.get("/", headers=headers) as answer:
+        assert answer.status == 421
+
+
+FIELD = b'--a\r\nContent-Disposition: form-data; name="token"\r\n'
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "status"),
+    [
+        ("multipart/form-data", b"x", 403),
+        ("multipart/form-data; boundary=a", b"garbage", 403),
+        (
+            "multipart/form-data; boundary=a",
+            FIELD + b"Content-Type: text/plain; charset=bogus\r\n\r\nabc\r\n--a--\r\n",
+            403,
+        ),
+        ("text/plain", b"token={token}", 403),
+        ("application/x-www-form-urlencoded", b"token=\xff\xfe", 400),
+        ("application/x-www-form-urlencoded; charset=bogus", b"token={token}", 400),
+        ("application/x-www-form-urlencoded; charset=utf-16", b"a", 400),
+    ],
+)
+async def test_what_is_no_form_of_a_browser_is_refused_and_not_a_failure(
+    visitor: Visitor, content_type: str, body: bytes, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    visitor.sandbox.inject(Status(503), times=None)
+    sent = body.replace(b"{token}", visitor.token.encode())
+
+    async with visitor.http.post(CLEAR, data=sent, headers={"Content-Type": content_type}) as answer:
+        assert answer.status == status
+        assert "page failed" not in await answer.text()
+
+    assert len(visitor.sandbox.injections) == 1
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("field", ["times", "skip", "status.status", "limit.requests", "shift.by"])
+@pytest.mark.parametrize("number", ["9" * 4_000, "-" + "9" * 4_000, str(2**63)])
+async def test_numbers_that_are_too_large_are_refused_in_a_sentence(visitor: Visitor, field: str, number: str) -> None:
+    kind = {"limit.requests": "RateLimit", "shift.by": "ShiftPages"}.get(field, "Status")
+
+    status, text = await visitor.send(INJECT, **{**UNTOUCHED, "kind": kind, field: number})
+
+    assert (status, visitor.sandbox.injections) == (422, ())
+    error = Markup(text).text.partition(" Switches ")[0].rpartition(" Faults ")[2]
+    assert "must be" in error
+    assert len(error) < 600
+
+
+async def test_an_operation_that_there_is_not_is_said_briefly(visitor: Visitor) -> None:
+    _, text = await visitor.send(INJECT, **{**UNTOUCHED, "kind": "LoseAnswer", "operation": "x" * 5_000})
+
+    error = Markup(text).text.partition(" Switches ")[0].rpartition(" Faults ")[2]
+    assert error.startswith("There is no operation 'xxx")
+    assert len(error) < 600

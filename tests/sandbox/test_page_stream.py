@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -247,7 +247,7 @@ async def test_the_sandbox_stops_while_browsers_follow(listen: Listen) -> None:
 async def test_stopping_does_not_wait_for_a_browser_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its buffers are full: the stream is stuck in sending, and loses its connection."""
     monkeypatch.setattr("nudgescribe_async.sandbox.server._SHUTDOWN_SECONDS", 3_600.0)
-    monkeypatch.setattr("nudgescribe_async.sandbox.page.site._render_rows", lambda _: "x" * 2**24)
+    monkeypatch.setattr("nudgescribe_async.sandbox.page.site.Page._rows", lambda *_: "x" * 2**24)
     async with Sandbox() as sandbox, aiohttp.ClientSession(sandbox.url) as http:
         async with http.get("/", headers={"Accept": "text/html"}) as answer:
             position = Markup(await answer.text()).one("body")["data-events"]
@@ -312,3 +312,43 @@ async def test_the_process_says_where_its_page_is_and_ends_while_a_browser_follo
     process.terminate()
     await process.communicate()
     assert "page" not in text
+
+
+# --- what was found by attacking it -----------------------------------------------------------------------------------
+
+
+async def test_a_stream_that_fails_ends_and_is_no_second_answer(
+    api: Any, listen: Listen, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listen(api.sandbox) as listener:
+        await listener.next("change")
+        monkeypatch.setattr("nudgescribe_async.sandbox.page.record.body_text", lambda *_: 1 / 0)
+        await api.call("POST", "/v1/cg", workspace_id="w")
+        with pytest.raises(EOFError):
+            await listener.next("restart")
+        assert followers(api.sandbox) == set()
+        monkeypatch.undo()
+        async with listen(api.sandbox, after=listener.last_id) as again:  # as a browser does
+            assert names_of((await again.rows(1))[0]) == ["customer_groups.list"]
+    assert "failed while a browser followed" in caplog.text
+
+
+async def test_many_browsers_cost_little_more_than_one(
+    api: Any, listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    rendered = api.sandbox.app.middlewares[0].__self__._streams
+    render = rendered._render
+
+    def noted(rows: Any) -> str:
+        made.extend(rows)
+        return str(render(rows))
+
+    monkeypatch.setattr(rendered, "_render", noted)
+    async with AsyncExitStack() as stack:
+        all_ = [await stack.enter_async_context(listen(api.sandbox)) for _ in range(5)]
+        for _ in range(10):
+            await api.call("POST", "/v1/cg", workspace_id="w")
+        for listener in all_:
+            assert sum(data["count"] for data in await listener.rows(10)) == 10
+    assert len(made) == 10

@@ -69,9 +69,12 @@ class Kind:
 def _whole(values: Values, name: str, label: str) -> int:
     text = values.get(name, "").strip()
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
         raise FormError(f"{label} must be a whole number, not {text[:40]!r}.") from None
+    if abs(number) >= 2**63:
+        raise FormError(f"{label} must be below 2**63.")
+    return number
 
 
 def _number(values: Values, name: str, label: str) -> float:
@@ -293,18 +296,17 @@ def _short(value: object) -> str:
 
 def plan(injection: Injection[SandboxFault]) -> str:
     """How often it happens, in words."""
-    often = (
-        "until it is removed"
-        if injection.times is None
-        else f"{injection.times} times"
-        if injection.times > 1
-        else "once"
-    )
-    parts = [often]
+    often = "once" if injection.times == 1 else f"{_count(injection.times)} times"
+    parts = ["until it is removed" if injection.times is None else often]
     if injection.share < 1:
         parts.append(f"to {injection.share * 100:g} % of the requests")
     if injection.skip:
-        parts.append(f"after {injection.skip} that are spared")
+        parts.append(f"after {_count(injection.skip)} that are spared")
     if injection.seconds is not None:
         parts.append(f"for {injection.seconds:g} s from when it was made")
     return ", ".join(parts)
+
+
+def _count(number: int | None) -> str:
+    # Code may say anything, and Python writes no number of more than 4,300 digits.
+    return str(number) if number is None or number < 2**63 else "2**63 or more"

@@ -6,6 +6,8 @@ The sandbox listens on loopback, where any web page that is open in the same bro
   name is made to point to this machine (DNS rebinding) learns nothing.
 - Actions are ``POST`` requests with a token that only a page of this very process holds, and a browser must say that
   they come from here (``Origin``, ``Sec-Fetch-Site``). So are streams of events, but for the token.
+- Another site can send the browser to a page, with a link, and that is all: what it asks for in any other way (an image,
+  a script, ``fetch``, a frame) gets nothing, and costs nothing.
 - No answer may be put into a frame, be read by another origin, or load anything from elsewhere. No script or style
   stands in the markup, so a text that becomes markup by mistake could still do nothing.
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -25,6 +28,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_HOST = re.compile(r"[\w.:\[\]-]*", re.ASCII)  # no path, and no user in front of it
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -63,6 +67,15 @@ class Guard:
                 "Open it as http://localhost or http://127.0.0.1, with its port."
             )
 
+    def check_reader(self, request: web.Request) -> None:
+        """Refuse what a page of another site asks for, unless it is a link that somebody follows."""
+        headers = request.headers
+        inside = headers.get("Sec-Fetch-Site", "none") in {"same-origin", "none"}
+        # A form of another site comes along here, and not past what is said of actions.
+        followed = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+        if not inside and not followed:
+            raise web.HTTPForbidden(text="That was asked for by another site than this page.")
+
     def check_origin(self, request: web.Request) -> None:
         """Refuse what another site has sent from a browser."""
         site = request.headers.get("Sec-Fetch-Site", "same-origin")
@@ -90,6 +103,8 @@ def _host_of(origin: str) -> str | None:
 
 
 def _name(host: str) -> str | None:
+    if not _HOST.fullmatch(host):
+        return None
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:

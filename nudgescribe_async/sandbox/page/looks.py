@@ -1,7 +1,7 @@
 """The templates, and how they write what they are given.
 
 Everything that a template writes goes through :func:`_written` and is escaped then, so a hostile name is a text like
-any other. Jinja2 is imported here only, with the first page that is asked for: a sandbox that nobody looks at costs
+any other, and a secret of this sandbox is masked wherever it comes from. Jinja2 is imported here only, with the first page that is asked for: a sandbox that nobody looks at costs
 nothing, and runs without it.
 """
 
@@ -11,22 +11,23 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 
-from nudgescribe_async.sandbox.page.masking import shortened, visible
+from nudgescribe_async.sandbox.page.masking import mask_own, shortened, visible
 from nudgescribe_async.sandbox.values import parse_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
+    from jinja2.runtime import Context
     from markupsafe import Markup
 
 _NAME_LIMIT = 120  # characters of a name
 
 
-def render(template: str, **context: object) -> str:
-    """A page, or a part of one."""
-    return _environment().get_template(template).render(context)
+def render(template: str, secrets: Collection[str], **context: object) -> str:
+    """A page, or a part of one, without these secrets."""
+    return _environment().get_template(template).render(context, secrets=secrets)
 
 
 @cache
@@ -45,9 +46,12 @@ def _environment() -> Environment:
     return environment
 
 
-def _written(value: object) -> object:
+@pass_context
+def _written(context: Context, value: object) -> object:
     # Markup is what templates have made of escaped texts already, in macros.
-    return visible(value) if isinstance(value, str) and not _is_markup(value) else value
+    if not isinstance(value, str) or _is_markup(value):
+        return value
+    return visible(mask_own(value, context["secrets"]))
 
 
 def _is_markup(value: str | Markup) -> bool:
@@ -67,8 +71,9 @@ def _number(value: float) -> str:
     return f"{value:,}"
 
 
-def _short(text: str) -> str:
-    return shortened(text, _NAME_LIMIT)
+@pass_context
+def _short(context: Context, text: str) -> str:
+    return shortened(mask_own(text, context["secrets"]), _NAME_LIMIT)  # in this order: half a secret is not found
 
 
 def _combine(query: Mapping[str, object], name: str, value: object) -> dict[str, object]:

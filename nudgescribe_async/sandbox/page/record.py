@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from nudgescribe_async.sandbox.page.masking import body_text, mask, shortened, visible
+from nudgescribe_async.sandbox.page.masking import body_text, mask, on_one_line, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _BODY_LIMIT = 2_000  # characters
 _PATH_LIMIT = 200
+_KEPT = 200  # rows that are made once, whoever looks at them
 
 OUTCOMES = {
     "failed": "refused, failed or without an answer",
@@ -63,27 +65,36 @@ class Record:
     def __init__(self, api: Api, secrets: Callable[[], Collection[str]]) -> None:
         self._api = api
         self._secrets = secrets
+        self._rows: dict[int, Row] = {}
 
     @property
     def total(self) -> int:
         """How many requests there have been, which is the number of the last one."""
         return self._api.counts.total()
 
-    def newest(self, most: int, *, after: int = 0, before: int | None = None) -> list[Row]:
+    async def newest(self, most: int, *, after: int = 0, before: int | None = None) -> list[Row]:
         """The last requests, newest first: those with numbers above ``after`` and below ``before``."""
-        return self.search(most, lambda _: True, after=after, before=before)
+        return await self.search(most, lambda _: True, after=after, before=before)
 
-    def search(
+    async def search(
         self, most: int, wanted: Callable[[LogRecord], bool], *, after: int = 0, before: int | None = None
     ) -> list[Row]:
-        """The same, of those that are wanted."""
+        """The same, of those that are wanted. Between any two of them, the service has its turn."""
         last = self.total
         end = last + 1 if before is None else max(min(before, last + 1), 1)
-        secrets = self._secrets()
         numbered = ((last - index, record) for index, record in enumerate(reversed(self._api.log)))
         new = takewhile(lambda pair: pair[0] > after, numbered)
         found = ((number, record) for number, record in new if number < end and wanted(record))
-        return [_row(number, record, secrets) for number, record in islice(found, most)]
+        return [await self._row(number, record) for number, record in [*islice(found, most)]]
+
+    async def _row(self, number: int, record: LogRecord) -> Row:
+        row = self._rows.get(number)
+        if row is None:
+            row = self._rows[number] = _row(number, record, self._secrets())
+            while len(self._rows) > _KEPT:
+                del self._rows[next(iter(self._rows))]
+            await asyncio.sleep(0)
+        return row
 
 
 def wants(operation: str | None, outcome: str | None) -> Callable[[LogRecord], bool]:
@@ -127,7 +138,7 @@ def _row(number: int, record: LogRecord, secrets: Collection[str]) -> Row:
         number=number,
         operation=record.operation,
         method=record.method,
-        path=shortened(mask(visible(record.path), secrets), _PATH_LIMIT),
+        path=shortened(mask(on_one_line(record.path), secrets), _PATH_LIMIT),
         status=record.status,
         outcome=_outcome(record.status),
         when=record.when,

@@ -18,6 +18,7 @@ from aiohttp import web
 from nudgescribe_async.sandbox.page import views
 from nudgescribe_async.sandbox.page.forms import KINDS, FormError
 from nudgescribe_async.sandbox.page.guard import HEADERS, Guard
+from nudgescribe_async.sandbox.page.masking import mask, mask_own, on_one_line, shortened, ways_to_write
 from nudgescribe_async.sandbox.page.record import OUTCOMES, Record, wants
 from nudgescribe_async.sandbox.page.stream import Streams
 from nudgescribe_async.sandbox.page.switches import Switchboard
@@ -44,6 +45,9 @@ _STATIC = {
 _LIVE = {"overview.html", "group.html", "campaign.html"}  # those that follow
 _LIVE_ROWS = 50  # of the log, on the overview
 _LOG_ROWS = 100  # of it on its own page
+_TEXT = 1_000  # characters of a value or of a message
+_SAID = 500  # of what is wrong with a form
+_FORM = "application/x-www-form-urlencoded"
 _WITHOUT_JINJA = 'The page needs one more package: pip install "nudgescribe_async[sandbox]".\n'
 
 
@@ -66,7 +70,10 @@ class Page:
         self._guard = Guard(host)
         self._record = Record(api, self._secrets)
         self._board = Switchboard(api.trouble)
-        self._streams = Streams(boot=secrets.token_hex(8), record=self._record, look=self._look, render=_render_rows)
+        self._streams = Streams(boot=secrets.token_hex(8), record=self._record, look=self._look, render=self._rows)
+        self._known_secrets: list[str] = []
+        self._of_accounts: set[str] = set()
+        self._counts: dict[str, views.Count] = {}  # by group
         self._mount()
 
     # --- between the service and the page -------------------------------------------------------------------------
@@ -107,13 +114,17 @@ class Page:
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             self._guard.check_host(request)
+            self._guard.check_reader(request)
+            if self._streams.ended:  # an application that others drive may outlive its sandbox
+                raise web.HTTPServiceUnavailable(text="The sandbox has stopped.")
             answer = await handler(request)
         except web.HTTPException as refused:
             answer = self._refusal(refused.status, refused.reason, refused.text or "")
             if "Allow" in refused.headers:
                 answer.headers["Allow"] = refused.headers["Allow"]
         except Exception:
-            _logger.exception("The sandbox's page failed at %s %s", request.method, request.path)
+            path = mask(on_one_line(request.path), self._secrets())
+            _logger.exception("The sandbox's page failed at %s %s", request.method, path)
             answer = self._refusal(500, "The page failed", "The log of the sandbox's process says more.")
         if not answer.prepared:
             for name, value in HEADERS.items():
@@ -131,25 +142,29 @@ class Page:
     ) -> web.Response:
         read = self._store.read
         groups = await read(lambda db: views.groups(db, _number(request, "groups")))
-        counts: dict[str, int] = {}
-        for group in groups.rows:
-            group_id: str = group["customer_group_id"]
-            counts[group_id] = await read(partial(views.customer_count, customer_group_id=group_id))
+        counts = await self._count(groups)
+        workspaces = await read(views.workspaces)
+        fields = await read(views.profile_fields)
+        campaigns = await read(lambda db: views.campaign_list(db, _number(request, "campaigns")))
+        states = await read(views.campaign_states)
+        jobs = await read(views.jobs)
+        total = self._record.total  # what comes later is told by the stream
         # The script that follows has the log already, and asks for everything else.
         wants_log = "x-sandbox-without-log" not in request.headers
         answer = self._html(
             "overview.html",
+            total,
             status=422 if error else 200,
             title="Overview",
-            workspaces=await read(views.workspaces),
+            workspaces=workspaces,
             groups=groups,
             counts=counts,
-            fields=await read(views.profile_fields),
-            campaigns=await read(lambda db: views.campaign_list(db, _number(request, "campaigns"))),
-            states=await read(views.campaign_states),
-            jobs=await read(views.jobs),
+            fields=fields,
+            campaigns=campaigns,
+            states=states,
+            jobs=jobs,
             requests=self._requests(),
-            log=self._record.newest(_LIVE_ROWS) if wants_log else [],
+            log=await self._record.newest(_LIVE_ROWS, before=total + 1) if wants_log else [],
             query={name: request.query[name] for name in ("groups", "campaigns") if name in request.query},
             error=error,
             entered=entered,
@@ -157,6 +172,17 @@ class Page:
         )
         answer.headers["Vary"] = "Accept"
         return answer
+
+    async def _count(self, groups: views.Part) -> dict[str, int]:
+        """How many customers each group has. A job that only reads does not make the page count anew."""
+        counts: dict[str, views.Count] = {}
+        for group in groups.rows:
+            group_id: str = group["customer_group_id"]
+            known = self._counts.get(group_id)
+            count = partial(views.customer_count, customer_group_id=group_id, known=known)
+            counts[group_id] = await self._store.read(count)
+        self._counts = counts
+        return {group_id: count.customers for group_id, count in counts.items()}
 
     def _faults(self) -> dict[str, Any]:
         return {
@@ -184,7 +210,7 @@ class Page:
         group = await self._store.read(lambda db: views.group(db, request.match_info["id"]))
         if group is None:
             raise web.HTTPNotFound(text="There is no such customer group: it may have been deleted.")
-        customers = await self._store.read(lambda db: views.customers(db, group, _number(request, "page")))
+        customers = await self._store.read(lambda db: views.customers(db, group, _number(request, "page"), self._short))
         return self._html("group.html", title=group["group_name"], group=group, customers=customers)
 
     async def _campaign(self, request: web.Request) -> web.Response:
@@ -193,7 +219,7 @@ class Page:
             raise web.HTTPNotFound(text="There is no such campaign.")
         campaign_id: str = campaign["campaign_id"]
         run = _number(request, "run") if "run" in request.query else None
-        listed = partial(views.message_list, campaign=campaign, run_number=run)
+        listed = partial(views.message_list, campaign=campaign, short=self._short, run_number=run)
         read = self._store.read
         return self._html(
             "campaign.html",
@@ -210,7 +236,8 @@ class Page:
         )
 
     async def _file(self, request: web.Request) -> web.Response:
-        file = await self._store.read(lambda db: views.file(db, request.match_info["id"], _number(request, "page")))
+        number = _number(request, "page")
+        file = await self._store.read(lambda db: views.file(db, request.match_info["id"], number, self._short))
         if file is None:
             raise web.HTTPNotFound(text="There is no such file.")
         return self._html("file.html", title=f"File {file.page} of {file.campaign_name}", file=file)
@@ -219,7 +246,7 @@ class Page:
         operation = request.query.get("operation") or None
         outcome = request.query.get("outcome") or None
         before = _number(request, "before") if "before" in request.query else None
-        rows = self._record.search(_LOG_ROWS, wants(operation, outcome), before=before)
+        rows = await self._record.search(_LOG_ROWS, wants(operation, outcome), before=before)
         return self._html(
             "log.html",
             title="Log of requests",
@@ -237,12 +264,12 @@ class Page:
 
     async def _act(self, action: Action, request: web.Request) -> web.Response:
         self._guard.check_origin(request)  # before anything of it is read
-        form = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+        form = await _form(request)
         self._guard.check_action(request, form)
         try:
             action(form)
         except FormError as error:
-            return await self._overview(request, error=str(error), entered=form)
+            return await self._overview(request, error=shortened(self._own(str(error)), _SAID), entered=form)
         return web.Response(status=303, headers={"Location": "/#faults"})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
@@ -255,17 +282,19 @@ class Page:
             raise web.HTTPNotFound
         return web.Response(body=_content(name), content_type=_STATIC[name], charset="utf-8")
 
-    def _html(self, template: str, *, status: int = 200, **context: object) -> web.Response:
+    def _html(self, template: str, total: int | None = None, *, status: int = 200, **context: object) -> web.Response:
+        total = self._record.total if total is None else total
         try:
             from nudgescribe_async.sandbox.page.looks import render  # noqa: PLC0415 - see there
         except ImportError:
             return web.Response(status=501, text=_WITHOUT_JINJA)
         text = render(
             template,
+            self._secrets(),
             **{"title": context.get("reason"), "live": template in _LIVE, "here": template} | context,
             edition=self._settings.edition,
-            total=self._record.total,
-            position=self._streams.id_of(self._record.total),
+            total=total,
+            position=self._streams.id_of(total),
             token=self._guard.token,
         )
         return web.Response(status=status, text=text, content_type="text/html")
@@ -273,20 +302,46 @@ class Page:
     async def _look(self) -> object:
         return await self._store.read(views.changes), self._board.state(), self._record.total
 
+    # --- secrets --------------------------------------------------------------------------------------------------
+
     def _secrets(self) -> Collection[str]:
-        accounts = self._office.accounts.values()
-        return [secret for account in accounts for secret in (account.api_key, account.password, account.email)]
+        """All that must not be shown, longest first: one may be a part of another."""
+        accounts = self._office.accounts
+        if accounts.keys() != self._of_accounts:
+            texts = [
+                text
+                for account in accounts.values()
+                for secret in (account.api_key, account.password, account.email)
+                for text in ways_to_write(secret)
+            ]
+            self._known_secrets, self._of_accounts = sorted(texts, key=len, reverse=True), {*accounts}
+        return self._known_secrets
+
+    def _own(self, text: str) -> str:
+        return mask_own(text, self._secrets())
+
+    def _short(self, text: str) -> str:
+        return shortened(self._own(text), _TEXT)
+
+    def _rows(self, rows: Sequence[Row]) -> str:
+        from nudgescribe_async.sandbox.page.looks import render  # noqa: PLC0415 - see there
+
+        return render("rows.html", self._secrets(), log=rows)
+
+
+async def _form(request: web.Request) -> dict[str, str]:
+    """What a form of the page has sent; nothing if it is of another type than those, which is not read."""
+    if request.content_type != _FORM:
+        return {}
+    try:
+        return {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+    except (ValueError, LookupError):
+        raise web.HTTPBadRequest(text="The form is not text in the encoding that it names.") from None
 
 
 @cache
 def _content(name: str) -> bytes:
     return files("nudgescribe_async.sandbox.page").joinpath("static", name).read_bytes()
-
-
-def _render_rows(rows: Sequence[Row]) -> str:
-    from nudgescribe_async.sandbox.page.looks import render  # noqa: PLC0415 - see there
-
-    return render("rows.html", log=rows)
 
 
 def _number(request: web.Request, name: str) -> int:

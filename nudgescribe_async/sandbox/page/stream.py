@@ -12,6 +12,8 @@ event       data
 Nothing is queued for a browser, and the service tells nobody of a request. Each stream looks for what is new a few times
 a second, as soon as the browser is ready for more: at the log, of which it sends at most so many rows at a time and counts the
 rest, and at a few numbers that change with everything else. So a slow browser costs nothing, and neither does none.
+Each row is made once for all browsers, the service has its turn after each, and the more there is to do the longer is
+the time between two looks.
 Each event has an id, which a browser sends along when it connects again, and gets what came since.
 
 A stream ends when the browser has gone, and when the sandbox stops, which does not wait for it.
@@ -22,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -34,9 +37,13 @@ if TYPE_CHECKING:
 
     from nudgescribe_async.sandbox.page.record import Record, Row
 
+_logger = logging.getLogger(__name__)
 _ROWS = 50  # rows of one event
 _TURN_SECONDS = 0.25  # between two looks for what is new
+_MOST_WORK = 0.2  # the share of the time in which a stream may be at work
+_LONGEST_TURN_SECONDS = 2.0
 _HEARTBEAT_SECONDS = 15.0
+_KEPT = 200  # rows of which the markup is kept for other streams
 _MOST = 32  # browsers that follow at a time
 _HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
 
@@ -96,6 +103,9 @@ class Streams:
         record: the log.
         look: something that is different after anything has changed that a page shows.
         render: makes markup of rows.
+
+    Attributes:
+        ended: whether the sandbox stops or has stopped.
     """
 
     def __init__(
@@ -110,8 +120,9 @@ class Streams:
         self._record = record
         self._look = look
         self._render = render
+        self._markup: dict[int, str] = {}
         self._followers: set[_Follower] = set()
-        self._ended = False
+        self.ended = False
 
     def id_of(self, number: int) -> str:
         """The id of an event after the request of that number."""
@@ -119,13 +130,13 @@ class Streams:
 
     def end(self) -> None:
         """End all. Idempotent."""
-        self._ended = True
+        self.ended = True
         for follower in self._followers:
             follower.end()
 
     async def follow(self, request: web.Request, headers: Mapping[str, str]) -> web.StreamResponse:
         """Send events until the browser goes or the sandbox stops. ``headers`` are more of the answer."""
-        if self._ended or len(self._followers) >= _MOST:
+        if self.ended or len(self._followers) >= _MOST:
             raise web.HTTPServiceUnavailable(text="Too many pages follow this sandbox. Close some of them.")
         follower = _Follower(request, headers)
         self._followers.add(follower)
@@ -133,6 +144,11 @@ class Streams:
             with contextlib.suppress(ConnectionError):  # the browser has gone
                 await follower.begin()
                 await self._send(request, follower)
+        except Exception:
+            if not follower.response.prepared:
+                raise
+            # There is no other answer any more. The browser comes again, and begins where this one has ended.
+            _logger.exception("The sandbox's page failed while a browser followed")
         finally:
             self._followers.discard(follower)
         return follower.response
@@ -148,9 +164,10 @@ class Streams:
         seen: object = None  # the page may be older than this stream, so it looks again at once
         beaten = -_HEARTBEAT_SECONDS
         while not follower.gone:
+            begun = time.monotonic()
             total = self._record.total
             if total > sent and wants_rows:
-                await follower.send("log", self._news(sent, total), self.id_of(total))
+                await follower.send("log", await self._news(sent, total), self.id_of(total))
             sent = total
             found = await self._look()
             if found != seen:
@@ -160,18 +177,28 @@ class Streams:
             if now - beaten >= _HEARTBEAT_SECONDS:
                 beaten = now
                 await follower.beat()
-            await follower.pause(_TURN_SECONDS)
+            pause = min((now - begun) / _MOST_WORK, _LONGEST_TURN_SECONDS)
+            await follower.pause(max(pause, _TURN_SECONDS))
 
-    def _news(self, sent: int, total: int) -> str:
-        rows = self._record.newest(_ROWS, after=sent)
+    async def _news(self, sent: int, total: int) -> str:
+        rows = await self._record.newest(_ROWS, after=sent, before=total + 1)
         failed = sum(row.outcome != "" for row in rows)
         count = total - sent
         return json.dumps(
             {
-                "rows": self._render(rows),
+                "rows": "".join([await self._row(row) for row in rows]),
                 "count": count,
                 "failed": failed,
                 "skipped": count - len(rows),
                 "total": total,
             }
         )
+
+    async def _row(self, row: Row) -> str:
+        markup = self._markup.get(row.number)
+        if markup is None:
+            markup = self._markup[row.number] = self._render([row])
+            while len(self._markup) > _KEPT:
+                del self._markup[next(iter(self._markup))]
+            await asyncio.sleep(0)
+        return markup

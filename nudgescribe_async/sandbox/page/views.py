@@ -16,17 +16,15 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve, frozen
 
 from nudgescribe_async.sandbox import campaigns, messages, segments
-from nudgescribe_async.sandbox.page.masking import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from nudgescribe_async.sandbox.store import Database
 
 LISTED = 25  # groups, campaigns, jobs
 PAGE = 50  # customers, messages, rows of a file
 _FIELDS = 200  # profile fields, workspaces, runs, files
-_TEXT = 1_000  # characters of a value or of a message
 
 
 @frozen(kw_only=True)
@@ -86,9 +84,21 @@ def groups(db: Database, number: int) -> Part:
     return _part(db, "g.*, w.name AS workspace_name", rest, "g.position", number=number, size=LISTED)
 
 
-def customer_count(db: Database, customer_group_id: str) -> int:
-    """How many customers a group has."""
-    return int(db.one("SELECT count(*) AS n FROM customers WHERE customer_group_id = ?", customer_group_id)["n"])
+@frozen
+class Count:
+    """How many customers a group had after so many changes of the database."""
+
+    customers: int
+    changes: int
+
+
+def customer_count(db: Database, customer_group_id: str, known: Count | None = None) -> Count:
+    """How many customers a group has. What is known is good as long as nothing has changed."""
+    now = changes(db)
+    if known is not None and known.changes == now:
+        return known
+    query = "SELECT count(*) AS n FROM customers WHERE customer_group_id = ?"
+    return Count(customers=int(db.one(query, customer_group_id)["n"]), changes=now)
 
 
 def profile_fields(db: Database) -> Part:
@@ -168,8 +178,8 @@ class Customers:
     part: Part
 
 
-def customers(db: Database, group: Any, number: int) -> Customers:
-    """A page of the customers of a group, in the order of the API."""
+def customers(db: Database, group: Any, number: int, short: Callable[[str], str]) -> Customers:
+    """A page of the customers of a group, in the order of the API. ``short`` makes of a value what is shown of it."""
     query = "SELECT field_name FROM fields WHERE workspace_id = ? ORDER BY position"
     columns = [str(row["field_name"]) for row in db.all(query, group["workspace_id"])]
     rest = "FROM customers WHERE customer_group_id = ?"
@@ -179,7 +189,7 @@ def customers(db: Database, group: Any, number: int) -> Customers:
     rows: list[Any] = []
     for row in part.rows:
         profile = key.open_profile(row["customer_id"], row["profile"])
-        values = [shortened(str(profile[name]), _TEXT) if name in profile else None for name in columns]
+        values = [short(str(profile[name])) if name in profile else None for name in columns]
         rows.append((row["customer_id"], values, row["updated_at"]))
     return Customers(columns=columns, part=evolve(part, rows=rows))
 
@@ -245,23 +255,30 @@ class Message:
     updated_at: str
 
 
-def message_list(db: Database, campaign: Any, *, archived: bool, run_number: int | None, number: int) -> Part:
+def message_list(
+    db: Database, campaign: Any, short: Callable[[str], str], *, archived: bool, run_number: int | None, number: int
+) -> Part:
     """A page of the messages of a campaign, of all runs or of one, newest run first."""
     rest = "FROM messages WHERE campaign_id = ? AND is_archived = ?"
     arguments: list[object] = [campaign["campaign_id"], archived]
     if run_number is not None:
         rest += " AND run_number = ?"
         arguments.append(run_number)
-    part = _part(db, "*", rest, "run_number DESC, position", *arguments, number=number, size=PAGE)
+    # Sorting whole messages would take several times as long.
+    part = _part(db, "position", rest, "run_number DESC, position", *arguments, number=number, size=PAGE)
+    positions = json.dumps([row["position"] for row in part.rows])
+    query = (
+        "SELECT * FROM messages WHERE position IN (SELECT value FROM json_each(?)) ORDER BY run_number DESC, position"
+    )
     rows: list[Message] = []
-    for row in part.rows:
+    for row in db.all(query, positions):
         segment, text = campaigns.segment_and_text(db, campaign["account_id"], row)
         rows.append(
             Message(
                 message_id=row["message_id"],
                 run_number=row["run_number"],
-                segment=shortened(segments.label(segment), _TEXT),
-                text=shortened(text, _TEXT),
+                segment=short(segments.label(segment)),
+                text=short(text),
                 status=row["review_status"],
                 updated_at=row["updated_at"],
             )
@@ -291,7 +308,7 @@ class File:
     part: Part
 
 
-def file(db: Database, file_id: str, number: int) -> File | None:
+def file(db: Database, file_id: str, number: int, short: Callable[[str], str]) -> File | None:
     """A page of the rows of a published file."""
     query = (
         "SELECT f.campaign_id, f.run_number, f.page, f.rows, c.campaign_name FROM files f "
@@ -305,7 +322,7 @@ def file(db: Database, file_id: str, number: int) -> File | None:
     header = next(reader)
     number = min(number, max(-(-row["rows"] // PAGE), 1))
     start = (number - 1) * PAGE
-    rows = [[shortened(value, _TEXT) for value in line] for line in islice(reader, start, start + PAGE)]
+    rows = [[short(value) for value in line] for line in islice(reader, start, start + PAGE)]
     return File(
         campaign_id=row["campaign_id"],
         campaign_name=row["campaign_name"],

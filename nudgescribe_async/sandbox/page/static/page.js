@@ -56,6 +56,8 @@
   const ask = async (options = {}) => {
     const { url = location.pathname + location.search, headers = {}, ...more } = options;
     const answer = await fetch(url, { headers: { Accept: "text/html", ...headers }, ...more });
+    // What this page is about is there no more: its own words say so, once it is loaded.
+    if (answer.status === 404) location.reload();
     return answer.text();
   };
 
@@ -120,9 +122,15 @@
       waiting = 0;
       showPause();
       announce(paused ? "The log is paused." : "The log follows again.");
-      if (!paused) {
-        takeOver(await ask(), ["log-rows", "log-empty"]);
+      if (paused) return;
+      // What the page has in its list then, the stream must not tell again.
+      disconnect();
+      try {
+        position = takeOver(await ask(), ["log-rows", "log-empty"]).body.dataset.events || position;
+      } catch {
+        // The sandbox has stopped: the stream says so.
       }
+      if (!document.hidden) connect();
     });
   }
 
@@ -152,7 +160,9 @@
   // --- the stream ---------------------------------------------------------------------------------------------------
 
   const connection = find("connection");
+  const AGAIN = 2000; // milliseconds until another try, where the browser makes none
   let source = null;
+  let retry = 0;
   let position = follows;
 
   const say = (state, text) => {
@@ -161,16 +171,29 @@
     connection.textContent = text;
   };
 
-  const on = (name, work) =>
-    source.addEventListener(name, (event) => {
-      position = event.lastEventId;
-      work(event);
-    });
+  const disconnect = () => {
+    clearTimeout(retry);
+    if (source) source.close();
+  };
 
   const connect = () => {
-    source = new EventSource(`/_sandbox/events?after=${encodeURIComponent(position)}&log=${pause ? 1 : 0}`);
-    source.addEventListener("open", () => say("live", "Live"));
-    source.addEventListener("error", () => say("lost", "Not connected; trying again"));
+    disconnect();
+    const stream = new EventSource(`/_sandbox/events?after=${encodeURIComponent(position)}&log=${pause ? 1 : 0}`);
+    const on = (name, work) =>
+      stream.addEventListener(name, (event) => {
+        position = event.lastEventId;
+        work(event);
+      });
+    source = stream;
+    stream.addEventListener("open", () => say("live", "Live"));
+    stream.addEventListener("error", () => {
+      say("lost", "Not connected; trying again");
+      // A refusal (too many pages follow, or a proxy has nobody behind it) ends the stream for the browser.
+      if (stream === source && stream.readyState === EventSource.CLOSED) {
+        clearTimeout(retry);
+        retry = setTimeout(connect, AGAIN);
+      }
+    });
     on("log", (event) => log(JSON.parse(event.data)));
     on("change", refresh);
     on("restart", () => location.reload());
@@ -181,12 +204,12 @@
     // What nobody sees follows nothing, and catches up afterwards.
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) {
-        source.close();
+        disconnect();
       } else if (source.readyState === EventSource.CLOSED) {
         connect();
       }
     });
-    window.addEventListener("pagehide", () => source.close());
+    window.addEventListener("pagehide", disconnect);
     window.addEventListener("pageshow", (event) => event.persisted && connect());
   }
 })();
