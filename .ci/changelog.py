@@ -10,6 +10,7 @@ import argparse
 import re
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,11 +54,19 @@ def unreleasable(tag: str, version: str, changelog: str) -> str | None:
     if found is None:
         return f"{CHANGELOG} has no section ## {version} (YYYY-MM-DD)."
     when, text = found
-    if not _DATE.fullmatch(when):
+    if not _is_day(when):
         return f"{CHANGELOG}: the section of {version} says ({when}), and must say the day of the release (YYYY-MM-DD)."
     if not text:
         return f"{CHANGELOG}: the section of {version} is empty."
     return None
+
+
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return _DATE.fullmatch(text) is not None  # there are other forms of the standard
 
 
 def version_of(text: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nudgescribe_async.sandbox.page.masking import mask
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -18,7 +20,8 @@ _MOST = 20  # requests
 def story(requests: Sequence[LogRecord], injections: Sequence[Injection[SandboxFault]]) -> str:
     """The last requests, and the faults that may still happen; empty if there are none.
 
-    Reports are kept and passed on, so neither bodies nor queries are in it, nor what a fault answers with.
+    Reports are kept and passed on, so neither bodies nor queries are in it, nor what a fault answers with. What looks
+    like a key or a token is masked in a path.
     """
     lines: list[str] = []
     shown = requests[-_MOST:]
@@ -39,7 +42,7 @@ def _line(record: LogRecord) -> str:
     notes += ["no answer"] if not record.status else []
     notes += ["changed something"] if record.effect else []
     when = record.when.isoformat(timespec="milliseconds").partition("T")[2].removesuffix("+00:00")
-    path = ascii(record.path)[1:-1]  # whatever was requested, it does nothing to a terminal
+    path = ascii(mask(record.path))[1:-1]  # whatever was requested, it does nothing to a terminal
     end = f"  ({', '.join(notes)})" if notes else ""
     return f"  {when}  {status}  {record.seconds * 1000:6.0f} ms  {name}  {record.method} {path[:120]}{end}"
 

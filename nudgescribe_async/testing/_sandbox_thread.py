@@ -8,11 +8,12 @@ blocks, waits in a debugger, or runs a program of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import threading
 from collections import Counter
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from attrs import field, frozen
@@ -31,6 +32,9 @@ __all__ = ["Moment", "ThreadedSandbox"]
 
 _T = TypeVar("_T")
 
+_PATIENCE = 60.0  # seconds; long enough for a sandbox that takes in a large upload on a slow machine
+_PATIENCE_LOST = 1.0  # whoever waited in vain once does not wait as long again at each step of a test's end
+
 
 @frozen
 class Moment:
@@ -44,13 +48,15 @@ class ThreadedSandbox(Sandbox):
     """A sandbox that is started and stopped without ``await``.
 
     All that ``Sandbox`` has works from any thread: coroutines are awaited on any asyncio loop, and done on the sandbox's.
-    What a ``BadAnswer`` has for a body is made on the sandbox's loop too.
+    What a ``BadAnswer`` has for a body is made on the sandbox's loop too. If that blocks, whoever asks the sandbox for
+    something waits a minute and then gets a ``SandboxError``.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._end: asyncio.Event | None = None
+        self._end: Future[None] = Future()
+        self._patience = _PATIENCE
         self._started: Future[None] = Future()
         self._stopped: Future[None] = Future()
         self._thread = threading.Thread(
@@ -58,29 +64,46 @@ class ThreadedSandbox(Sandbox):
         )
 
     def start(self) -> None:
-        """Start. Raises what entering the sandbox raises; nothing is left then."""
-        self._thread.start()
-        wait([self._started, self._stopped], return_when=FIRST_COMPLETED)
+        """Start. Raises what entering the sandbox raises; nothing is left then, nor if the waiting is interrupted."""
+        try:
+            self._thread.start()
+            wait([self._started, self._stopped], return_when=FIRST_COMPLETED)
+        except BaseException:  # Ctrl-C, or a time limit: nobody will stop what is not known to have started
+            self._let_end()
+            if self._thread.is_alive():
+                self._thread.join(self._patience)
+            raise
         if not self._started.done():
             self._thread.join()
             self._stopped.result()
 
     def stop(self) -> None:
         """Stop, and end the thread. Idempotent."""
-        if self._loop is not None and self._end is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join()
+        self._let_end()
+        self._thread.join(self._patience)
+        if self._thread.is_alive():
+            raise self._no_answer()
         self._stopped.result()
+
+    def _let_end(self) -> None:
+        with contextlib.suppress(InvalidStateError):  # it is to end already
+            self._end.set_result(None)
+
+    def _no_answer(self) -> SandboxError:
+        waited, self._patience = self._patience, min(self._patience, _PATIENCE_LOST)
+        return SandboxError(
+            f"The sandbox has not answered for {waited:g} s: its thread is busy. A function that makes the body of a "
+            "BadAnswer runs there; it must not block, nor wait for the test."
+        )
 
     def _serve_here(self) -> None:
         asyncio.run(self._life())
 
     async def _life(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._end = asyncio.Event()
         async with self:
             self._started.set_result(None)
-            await self._end.wait()
+            await asyncio.wrap_future(self._end)
 
     def _do(self, work: Callable[[], _T]) -> _T:
         """Do it in the thread: what the sandbox keeps is changed there, and must not be read in the middle of a change."""
@@ -88,6 +111,9 @@ class ThreadedSandbox(Sandbox):
             return work()
         done: Future[_T] = Future()
         self._loop.call_soon_threadsafe(_settle, done, work)
+        wait([done], self._patience)
+        if done.cancel():  # not begun: nor will it be, when nobody expects it any more
+            raise self._no_answer()
         return done.result()
 
     async def _await(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
@@ -153,6 +179,8 @@ class ThreadedSandbox(Sandbox):
 
 
 def _settle(future: Future[_T], work: Callable[[], _T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
     try:
         result = work()
     except BaseException as error:  # noqa: BLE001 - raised where somebody waits for it

@@ -15,7 +15,9 @@ Who runs on which event loop:
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import sys
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
@@ -24,6 +26,8 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+
+    import pluggy
 
     from nudgescribe_async.client import Nudgescribe
     from nudgescribe_async.sandbox import Sandbox
@@ -40,6 +44,8 @@ _EXAMPLE = "nudgescribe_sandbox_example"
 _MARKER = "nudgescribe(**options): options of the sandbox, such as latency=0.2 or example=True; those of Sandbox"
 _MARK = "nudgescribe"
 _FIXTURES = {"nudgescribe_sandbox", "nudgescribe_client", "nudgescribe_faults"}
+
+_BUILT = "Nudgescribe(nudgescribe_sandbox.credentials, base_url=nudgescribe_sandbox.url)"
 
 _RUNNING = pytest.StashKey["list[ThreadedSandbox]"]()
 _BEGINNING = pytest.StashKey["Mapping[ThreadedSandbox, Moment]"]()
@@ -68,7 +74,14 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Note how far the sandboxes are, and refuse options that would have no effect."""
-    item.stash[_BEGINNING] = {sandbox: sandbox.moment() for sandbox in item.config.stash[_RUNNING]}
+    running = item.config.stash[_RUNNING]
+    if running:
+        from nudgescribe_async.sandbox import SandboxError  # noqa: PLC0415 - loaded by now
+
+        try:
+            item.stash[_BEGINNING] = {sandbox: sandbox.moment() for sandbox in running}
+        except SandboxError as error:
+            _fail(str(error))
     scope = item.config.getini(_SCOPE)
     if scope != "function" and _FIXTURES & set(getattr(item, "fixturenames", ())):
         shared = _node_of_the_sandbox(item, scope)
@@ -79,26 +92,29 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             )
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+# The two below are wrappers of the older kind: pluggy before 1.2 knows no other, and pytest would not even start.
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, None]:
     """End the faults before the fixtures are taken down, and those that they have left too."""
     _end_faults(item.config)
-    try:
-        return (yield)
-    finally:
-        _end_faults(item.config)
+    yield
+    _end_faults(item.config)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pluggy.Result[pytest.TestReport], None]:
     """Let the report of a test that failed show what was requested of its sandbox."""
-    report = yield
+    outcome = yield
+    if outcome.excinfo is not None:  # no report; raising it here once more would put the blame on this plugin
+        return
+    report = outcome.get_result()
     if report.failed:
         for sandbox in item.config.stash[_RUNNING]:
             text = _story(sandbox, item.stash.get(_BEGINNING, _NOTHING).get(sandbox))
             if text:
                 report.sections.append(("Nudgescribe sandbox", text))
-    return report
 
 
 # --- the fixtures ------------------------------------------------------------------------------------------------
@@ -150,7 +166,11 @@ def nudgescribe_sandbox(
 
 
 @pytest.fixture
-def nudgescribe_client(request: pytest.FixtureRequest) -> Nudgescribe:
+def nudgescribe_client(
+    request: pytest.FixtureRequest,
+    nudgescribe_sandbox: Sandbox,  # not used here, but pytest has to know of both before the test: they may have params
+    nudgescribe_client_options: Mapping[str, Any],
+) -> Nudgescribe:
     """A client of ``nudgescribe_sandbox``, for tests that are coroutines; closed after the test.
 
     Works with pytest-asyncio in both of its modes, whatever the scope of the loop, and with anyio on asyncio. Its
@@ -225,7 +245,7 @@ def _clients(config: pytest.Config) -> ModuleType:
     pytest-asyncio in its strict mode, and for one loop at that.
     """
     fixtures = ModuleType("nudgescribe_clients")  # pytest looks for fixtures in modules and classes
-    if _with_asyncio(config):
+    if _with_asyncio(config) and not _outdated_asyncio():
         import pytest_asyncio  # noqa: PLC0415 - is loaded already
 
         for scope in _LOOPS:
@@ -239,6 +259,12 @@ def _clients(config: pytest.Config) -> ModuleType:
 
 def _with_asyncio(config: pytest.Config) -> bool:
     return any(map(config.pluginmanager.has_plugin, ("asyncio", "pytest_asyncio.plugin")))
+
+
+def _outdated_asyncio() -> str | None:
+    """The version of a pytest-asyncio that is too old: runs in which nobody asks for a client go on with it."""
+    version = str(getattr(sys.modules.get("pytest_asyncio"), "__version__", "0"))
+    return version if version.startswith("0") else None
 
 
 def _with_anyio(config: pytest.Config) -> bool:
@@ -264,11 +290,20 @@ def _new_client() -> Callable[[Sandbox, Mapping[str, Any]], AsyncIterator[Nudges
 def _fixture_of_the_client(request: pytest.FixtureRequest) -> str:
     """The fixture whose loop is that of the test, or a failure that says why there is none."""
     config, test = request.config, request.node
-    with_asyncio, with_anyio = _with_asyncio(config), _with_anyio(config)
+    with_asyncio, with_anyio, outdated = _with_asyncio(config), _with_anyio(config), _outdated_asyncio()
+    if _runs_already():
+        _fail(
+            f"{test.name} asks for nudgescribe_client when its event loop runs already. Have it among the arguments of "
+            "the test, or in @pytest.mark.usefixtures: then it is there before."
+        )
+    if _is_of_unittest(test):
+        _fail(
+            f"{test.name} is run by unittest, on an event loop that no fixture knows. Build a client in it: {_BUILT}."
+        )
     if not _is_coroutine(test):
         _fail(
             "nudgescribe_client is for tests that are coroutines (async def). In others, build a client in the "
-            "coroutine that they run: Nudgescribe(nudgescribe_sandbox.credentials, base_url=nudgescribe_sandbox.url)."
+            f"coroutine that they run: {_BUILT}."
         )
     mark = test.get_closest_marker("asyncio") if with_asyncio else None  # pytest-asyncio's auto mode marks them all
     on_anyio = with_anyio and "anyio_backend" in request.fixturenames
@@ -277,6 +312,8 @@ def _fixture_of_the_client(request: pytest.FixtureRequest) -> str:
             f"{test.name} is run by pytest-asyncio, and its fixtures by anyio, on another event loop. Set "
             'asyncio_mode = "strict" if anyio is to run it; else take the mark "anyio" off.'
         )
+    if mark is not None and outdated is not None:
+        _fail(f"nudgescribe_client needs pytest-asyncio 1.0 or newer; here is {outdated}.")
     if mark is not None:
         scope = mark.kwargs.get("loop_scope") or mark.kwargs.get("scope")
         return f"_nudgescribe_client_in_{scope or config.getini('asyncio_default_test_loop_scope')}_loop"
@@ -296,6 +333,16 @@ def _fixture_of_the_client(request: pytest.FixtureRequest) -> str:
     return _fail(f"No plugin runs {test.name}: mark it with {' or '.join(marks)}{mode}.")
 
 
+def _runs_already() -> bool:
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001 - documented, and raises nothing
+
+
+def _is_of_unittest(test: pytest.Item) -> bool:
+    unittest, kind = sys.modules.get("unittest"), getattr(test, "cls", None)
+    return unittest is not None and kind is not None and issubclass(kind, unittest.TestCase)
+
+
 def _is_coroutine(test: pytest.Item) -> bool:
     function = getattr(test, "obj", None)
     hypothesis = getattr(function, "hypothesis", None)
@@ -306,16 +353,26 @@ def _is_coroutine(test: pytest.Item) -> bool:
 
 
 def _end_faults(config: pytest.Config) -> None:
-    for sandbox in config.stash[_RUNNING]:
-        sandbox.clear_faults()
+    running = config.stash[_RUNNING]
+    if running:
+        from nudgescribe_async.sandbox import SandboxError  # noqa: PLC0415 - loaded by now
+
+        for sandbox in running:
+            # One that does not answer is told of in the report, and must not keep fixtures from being taken down.
+            with contextlib.suppress(SandboxError):
+                sandbox.clear_faults()
 
 
 def _story(sandbox: ThreadedSandbox, beginning: Moment | None) -> str:
-    from nudgescribe_async.testing._sandbox_story import story  # noqa: PLC0415 - who runs a sandbox has time for it
+    from nudgescribe_async.sandbox import SandboxError  # noqa: PLC0415 - who runs a sandbox has time for it
+    from nudgescribe_async.testing._sandbox_story import story  # noqa: PLC0415
     from nudgescribe_async.testing._sandbox_thread import Moment  # noqa: PLC0415
 
-    return story(sandbox.log_since(Moment() if beginning is None else beginning), sandbox.injections)
+    try:
+        return story(sandbox.log_since(Moment() if beginning is None else beginning), sandbox.injections)
+    except SandboxError as error:
+        return str(error)
 
 
 def _fail(sentence: str) -> NoReturn:
-    pytest.fail(sentence, pytrace=False)
+    raise pytest.fail.Exception(sentence, pytrace=False) from None

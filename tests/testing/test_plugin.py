@@ -11,11 +11,13 @@ import importlib
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 import nudgescribe_async.testing
+from nudgescribe_async.testing import _sandbox_thread, plugin
 
 pytest_plugins = ["pytester"]
 # Who names a plugin that is loaded already is told that its assertions are not rewritten.
@@ -107,6 +109,19 @@ def test_all_fixtures_work_whoever_runs_the_test(project: Project, mark: str, pl
     if "anyio" in " ".join(plugins):
         text = ON_ASYNCIO + text
     project.run(text, *plugins).assert_outcomes(passed=1)
+
+
+def test_options_of_clients_may_have_params(project: Project) -> None:
+    text = """
+@pytest.fixture(params=[1, 2])
+def nudgescribe_client_options(request):
+    from nudgescribe_async import RetryPolicy
+    return {"retry": RetryPolicy(attempts=request.param)}
+
+async def test_it(nudgescribe_client):
+    assert await nudgescribe_client.campaigns.list() == []
+"""
+    project.run(text, *AUTO).assert_outcomes(passed=2)
 
 
 def test_tests_of_both_plugins_stand_side_by_side(project: Project) -> None:
@@ -225,6 +240,62 @@ def test_a_test_that_cannot_have_a_client_is_told_why(
     assert "plugin.py" not in shown(result)  # the sentence, and not the way to it
 
 
+def test_a_client_that_is_asked_for_too_late_says_where_to_ask(project: Project) -> None:
+    text = """
+async def test_it(request):
+    request.getfixturevalue("nudgescribe_client")
+"""
+    result = project.run(text, *AUTO)
+    result.assert_outcomes(failed=1)
+    assert "test_it asks for nudgescribe_client when its event loop runs already. Have it among the" in shown(result)
+
+
+@pytest.mark.parametrize("mark", ["", "@pytest.mark.asyncio"])
+def test_a_test_of_unittest_is_told_to_build_a_client(project: Project, mark: str) -> None:
+    text = f"""
+import unittest
+
+class TestIt(unittest.IsolatedAsyncioTestCase):
+    @pytest.fixture(autouse=True)
+    def have(self, nudgescribe_client): ...
+
+    {mark}
+    async def test_it(self): ...
+"""
+    result = project.run(text, *STRICT)
+    result.assert_outcomes(errors=1)
+    assert "test_it is run by unittest, on an event loop that no fixture knows. Build a client in it:" in shown(result)
+
+
+def test_an_older_pytest_asyncio_harms_nobody_who_asks_for_no_client(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pytest_asyncio
+
+    def fixture(function: object, *, name: str) -> None:
+        raise AssertionError("of 0.23: it knows no loop_scope")
+
+    monkeypatch.setattr(pytest_asyncio, "__version__", "0.23.8")
+    monkeypatch.setattr(pytest_asyncio, "fixture", fixture)
+    text = """
+def test_another(): ...
+
+def test_sandbox(nudgescribe_sandbox): ...
+
+@pytest.mark.asyncio
+async def test_client(nudgescribe_client): ...
+"""
+    result = project.run(text, *STRICT)
+    result.assert_outcomes(passed=2, errors=1)
+    assert "nudgescribe_client needs pytest-asyncio 1.0 or newer; here is 0.23.8." in shown(result)
+
+
+def test_the_hooks_are_such_as_an_older_pluggy_knows() -> None:
+    hooks = {name: hook for name, hook in vars(plugin).items() if hasattr(hook, "pytest_impl")}
+    assert {"pytest_runtest_setup", "pytest_runtest_teardown", "pytest_runtest_makereport"} <= set(hooks)
+    assert not [name for name, hook in hooks.items() if hook.pytest_impl["wrapper"]]
+
+
 def test_a_backend_may_come_with_options(project: Project) -> None:
     text = """
 @pytest.mark.anyio
@@ -265,7 +336,8 @@ def pytest_unconfigure():
     project.pytester.makeconftest(conftest)
     result = project.pytester.runpytest_inprocess("-p", "nudgescribe")
     result.assert_outcomes(errors=1)
-    assert 'The sandbox needs two more packages: pip install "nudgescribe_async[sandbox]".' in shown(result)
+    sentence = 'The sandbox needs two more packages: pip install "nudgescribe_async[sandbox]".'
+    assert shown(result).count(sentence) == 1
 
 
 # --- tests that are no coroutines ---------------------------------------------------------------------------------
@@ -611,6 +683,26 @@ async def test_it(nudgescribe_sandbox, nudgescribe_client):
     assert "Name in a body" not in section
 
 
+def test_a_secret_in_a_path_is_masked(project: Project) -> None:
+    text = """
+import urllib.error
+import urllib.request
+
+async def test_it(nudgescribe_sandbox, nudgescribe_client):
+    tokens = await nudgescribe_client.auth.authenticate()
+    for secret in (nudgescribe_sandbox.credentials.api_key, tokens.access_token):
+        with pytest.raises(urllib.error.HTTPError):
+            await asyncio.to_thread(urllib.request.urlopen, f"{nudgescribe_sandbox.url}/v1/{secret}/customers")
+    assert False
+"""
+    result = project.run(text, *AUTO)
+    result.assert_outcomes(failed=1)
+    section = result.stdout.str().partition("Nudgescribe sandbox ---")[2]
+    assert section.count("GET /v1/***/customers") == 2
+    assert "nsk_" not in section
+    assert "eyJ" not in section
+
+
 def test_the_report_of_a_shared_sandbox_is_of_this_test(project: Project) -> None:
     text = """
 async def test_a(nudgescribe_sandbox, nudgescribe_client):
@@ -664,6 +756,71 @@ async def test_it(broken): ...
     result = project.run(text, *AUTO)
     result.assert_outcomes(errors=1)
     assert "campaigns.list" in result.stdout.str().partition("Nudgescribe sandbox ---")[2]
+
+
+@pytest.mark.parametrize(
+    ("scope", "outcomes"),
+    [
+        ("function", {"failed": 1, "errors": 1, "passed": 1}),  # the end of the sandbox tells too
+        ("session", {"failed": 1, "errors": 2}),  # and so does the set-up of the next test
+    ],
+)
+def test_a_sandbox_that_does_not_answer_does_not_hold_up_the_run(
+    project: Project, monkeypatch: pytest.MonkeyPatch, scope: str, outcomes: dict[str, int]
+) -> None:
+    monkeypatch.setattr(_sandbox_thread, "_PATIENCE", 0.05)
+    conftest = """
+import threading
+gate = threading.Event()
+
+@pytest.fixture
+def shut():
+    return gate
+
+@pytest.fixture
+def goes_last():
+    yield
+    print("TAKEN DOWN")
+
+def pytest_unconfigure():
+    gate.set()
+    for thread in threading.enumerate():
+        if thread.name == "nudgescribe sandbox":
+            thread.join(10)
+"""
+    text = """
+import threading
+
+def test_a(goes_last, nudgescribe_sandbox, shut):
+    began = threading.Event()
+    def block():
+        began.set()
+        shut.wait(60)
+    nudgescribe_sandbox._loop.call_soon_threadsafe(block)
+    assert began.wait(10)
+    raise AssertionError("the test itself")
+
+def test_b(): ...
+"""
+    result = project.run(text, "-s", ini=f"nudgescribe_sandbox_scope = {scope}", conftest=conftest)
+    result.assert_outcomes(**outcomes)
+    output = shown(result)
+    assert "AssertionError: the test itself" in output
+    assert "TAKEN DOWN" in output
+    assert "The sandbox has not answered for 0.05 s: its thread is busy." in output
+    assert "INTERNALERROR" not in output
+    assert not [thread for thread in threading.enumerate() if thread.name == "nudgescribe sandbox"]
+
+
+def test_who_fails_to_make_a_report_is_not_taken_for_this_plugin(project: Project) -> None:
+    conftest = """
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport():
+    raise RuntimeError("no report")
+"""
+    result = project.run("def test_it(): ...", conftest=conftest)
+    assert "RuntimeError: no report" in result.stdout.str()
+    assert "Plugin: nudgescribe" not in result.stdout.str()
 
 
 def test_a_test_that_another_plugin_stops_is_reported(project: Project) -> None:

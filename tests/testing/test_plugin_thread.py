@@ -12,6 +12,7 @@ import pytest
 from nudgescribe_async import Nudgescribe
 from nudgescribe_async.sandbox import Delay, Sandbox, SandboxError, Status
 from nudgescribe_async.sandbox.faults import SandboxFault
+from nudgescribe_async.testing import _sandbox_thread
 from nudgescribe_async.testing._sandbox_thread import Moment, ThreadedSandbox
 
 
@@ -159,3 +160,63 @@ def test_a_sandbox_that_fails_to_close_says_so(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(OSError, match="the disk is full"):
         sandbox.stop()
     assert not sandbox._thread.is_alive()
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, pytest.fail.Exception])
+def test_who_is_interrupted_while_it_starts_leaves_no_thread(
+    monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise interruption
+
+    sandbox = ThreadedSandbox()
+    with monkeypatch.context() as patch:
+        patch.setattr(_sandbox_thread, "wait", interrupted)
+        with pytest.raises(interruption):
+            sandbox.start()
+    assert not sandbox._thread.is_alive()
+    sandbox.stop()
+
+
+def test_one_that_is_busy_is_not_waited_for_without_end(live: ThreadedSandbox) -> None:
+    began, gate = threading.Event(), threading.Event()
+
+    def block() -> None:
+        began.set()
+        gate.wait(60)
+
+    assert live._loop is not None
+    live._loop.call_soon_threadsafe(block)
+    assert began.wait(10)
+    live._patience = 0.01
+    with pytest.raises(SandboxError, match=r"^The sandbox has not answered for 0.01 s: its thread is busy\."):
+        live.inject(Status(500))
+    with pytest.raises(SandboxError, match="has not answered"):
+        live.stop()
+    gate.set()
+    live._patience = 60.0
+    live.stop()
+
+
+def test_what_nobody_waits_for_any_more_is_not_done_later(live: ThreadedSandbox) -> None:
+    began, gate = threading.Event(), threading.Event()
+
+    def block() -> None:
+        began.set()
+        gate.wait(60)
+
+    assert live._loop is not None
+    live._loop.call_soon_threadsafe(block)
+    assert began.wait(10)
+    live._patience = 0.01
+    with pytest.raises(SandboxError, match="has not answered"):
+        live.inject(Status(500))
+    gate.set()
+    live._patience = 60.0
+    assert live.injections == ()
+
+
+def test_patience_is_lost_when_it_was_in_vain(live: ThreadedSandbox) -> None:
+    assert live._patience == 60.0
+    assert "for 60 s:" in str(live._no_answer())
+    assert "for 1 s:" in str(live._no_answer())
