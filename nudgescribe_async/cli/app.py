@@ -106,7 +106,7 @@ def _reported(output: Output, *, debug: bool) -> Generator[list[int], None, None
 
 
 def _failed(output: Output, failure: Failure, *, debug: bool) -> int:
-    with suppress(OutputClosedError):
+    with suppress(OutputClosedError, OSError):  # on a disk that is full, the code is all that can be said
         if debug:
             output.note(traceback.format_exc().rstrip())
         output.failure(failure)
@@ -120,7 +120,7 @@ def _interrupted(output: Output, ended: KeyboardInterrupt | Interruption) -> int
     code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
     word = "Terminated." if terminated else "Interrupted."
     failure = Failure(code=code, kind=word.rstrip("."), message=f"{word} {advice}".rstrip(), details={})
-    with suppress(OutputClosedError):
+    with suppress(OutputClosedError, OSError):
         if output.json:
             output.failure(failure)
         else:
@@ -133,7 +133,7 @@ def _hand_over(output: Output) -> None:
     """What was printed before it ended, if somebody reads it."""
     try:
         output.flush()
-    except OutputClosedError:
+    except (OutputClosedError, OSError):
         _discard_output()
 
 

@@ -132,6 +132,7 @@ async def examine(context: Context) -> list[Check]:
 
     async def settings() -> str:
         context.settings.need_credentials()
+        context.settings.need_destination()
         return "; ".join(f"{name} from {item.source}" for name, item in context.settings.found.items())
 
     await protocol.check("settings", settings, vital=True)

@@ -8,14 +8,14 @@ import sys
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from attrs import frozen
 from cyclopts import Group, Parameter
 
 from nudgescribe_async.cli import keyring
 from nudgescribe_async.cli.failures import CommandError, UsageError
-from nudgescribe_async.cli.profile_file import NAME, ProfileFile, config_folder, find_file
+from nudgescribe_async.cli.profile_file import NAME, ProfileFile, config_folder, find_file, home_folder
 from nudgescribe_async.cli.settings import resolve
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nudgescribe_async.client import Nudgescribe
     from nudgescribe_async.token_store import FileTokenStore
 
-__all__ = ["Context", "GlobalOptions", "InContext", "Workspace", "Yes", "state_folder"]
+__all__ = ["Context", "GlobalOptions", "InContext", "Workspace", "Yes", "may_ask", "state_folder"]
 
 
 @Parameter(name="*", group=Group("Options of every command", sort_key=100))
@@ -75,7 +75,11 @@ class Context:
         """
         named = self.options.config or os.environ.get("NUDGESCRIBE_CONFIG")
         if named:
-            return ProfileFile.read(Path(named).expanduser(), guarded=False)
+            try:
+                path = Path(named).expanduser()
+            except RuntimeError:
+                raise UsageError(f"{named} cannot be found: there is no such home folder.") from None
+            return ProfileFile.read(path, guarded=False)
         found = find_file(os.environ)
         return None if found is None else ProfileFile.read(found[0], guarded=found[1])
 
@@ -103,7 +107,8 @@ class Context:
             if name is not None:
                 raise UsageError(
                     f"There is no {NAME} with the profile {name!r}, which {source} names.",
-                    hint=f"Looked for it in {Path.cwd()} and {config_folder(os.environ)}; or name one with --config.",
+                    hint=f"Looked for it in the working directory and {config_folder(os.environ)}; or name one with "
+                    "--config.",
                 )
             return None, ()
         profile = self.file.choose(name, source)
@@ -140,6 +145,7 @@ class Context:
             ConfigurationError: likewise.
         """
         api_key, email, password = self.settings.need_credentials()
+        self.settings.need_destination()
         from nudgescribe_async.auth import Credentials  # noqa: PLC0415 - slow to load
         from nudgescribe_async.client import Nudgescribe  # noqa: PLC0415 - slow to load, too
 
@@ -192,7 +198,7 @@ class Context:
         """
         if yes:
             return
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not may_ask():
             raise UsageError(
                 f"This asks first: {question} And there is no terminal to ask on.",
                 hint="Nothing was done. Use --yes if that is what you want.",
@@ -201,6 +207,12 @@ class Context:
         answer = await _line()
         if answer.strip().lower() not in {"y", "yes"}:
             raise CommandError("Nothing was done.")
+
+
+def may_ask() -> bool:
+    """Whether there is somebody at a terminal, who sees the question, too. Python has no stream that the shell closed."""
+    streams: tuple[TextIO | None, ...] = (sys.stdin, sys.stderr)
+    return all(stream is not None and stream.isatty() for stream in streams)
 
 
 async def _line() -> str:
@@ -224,7 +236,7 @@ def state_folder() -> Path:
     It is made if it is not there, for the user alone.
     """
     given = Path(os.environ.get("XDG_STATE_HOME", ""))
-    folder = (given if given.is_absolute() else Path.home() / ".local" / "state") / "nudgescribe"
+    folder = (given if given.is_absolute() else home_folder() / ".local" / "state") / "nudgescribe"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 

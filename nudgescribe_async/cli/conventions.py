@@ -16,7 +16,7 @@ Settings come from flags, then the environment, then a profile of nudgescribe.to
 flags. With --json, results are JSON on stdout: lists one document a line, everything else one document. An error is \
 then one line of JSON on stderr, {"error": ...}.
 
-Exit codes: 0 done; 1 not done; 2 wrong arguments or settings; 3 done in part; 130 interrupted (Ctrl-C); 141 nobody \
+Exit codes: 0 done; 1 not done; 2 wrong arguments, settings or credentials; 3 done in part; 130 interrupted (Ctrl-C); 141 nobody \
 reads the output any more; 143 terminated (SIGTERM).
 """
 

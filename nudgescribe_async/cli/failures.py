@@ -117,7 +117,7 @@ def _of_package(error: NudgescribeError) -> Failure:
     if len(error.attempts) > 1:
         context.append(f"{len(error.attempts)} attempts")
     return Failure(
-        code=ExitCode.USAGE if isinstance(error, ConfigurationError) else ExitCode.FAILURE,
+        code=ExitCode.USAGE if isinstance(error, ConfigurationError) or _is_refused_login(error) else ExitCode.FAILURE,
         kind=type(error).__name__,
         message=f"{error.message} ({', '.join(context)})" if context else error.message,
         hint=_hint(error),
@@ -125,9 +125,14 @@ def _of_package(error: NudgescribeError) -> Failure:
     )
 
 
+def _is_refused_login(error: NudgescribeError) -> bool:
+    """Whether the credentials are wrong: trying again would not help, and might lock the account."""
+    return isinstance(error, AuthenticationError) and error.status in {400, 401, 403, 404, 422}
+
+
 def _hint(error: NudgescribeError) -> str:
     hints = [error.advice] if error.advice else []
-    if error.may_have_taken_effect:
+    if error.may_have_taken_effect and "taken effect" not in error.advice:
         look = f" with {error.look}" if error.look else ""
         hints.append(f"It may have taken effect: look{look} before you do it again.")
     if not hints and isinstance(error, AuthenticationError):

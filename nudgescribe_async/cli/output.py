@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from nudgescribe_async.cli.failures import Failure
 
-__all__ = ["Column", "Output", "OutputClosedError"]
+__all__ = ["Column", "Output", "OutputClosedError", "legible"]
 
 T = TypeVar("T")
 
@@ -170,10 +170,12 @@ class Output:
 
     def text(self, text: RenderableType) -> None:
         """Text on stdout, whatever ``--json`` says."""
+        text = legible(text) if isinstance(text, str) else text
         self.results.print(text, soft_wrap=not isinstance(text, Table), highlight=False, markup=False)
 
     def note(self, text: RenderableType) -> None:
         """Something that is no result, on stderr."""
+        text = legible(text) if isinstance(text, str) else text
         self.notes.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def failure(self, failure: Failure) -> None:
@@ -181,9 +183,9 @@ class Output:
         if self.json:
             self.note(json.dumps(failure.as_document()))
             return
-        self.note(Text.assemble(("Error: ", "bold red"), failure.message))
+        self.note(Text.assemble(("Error: ", "bold red"), legible(failure.message)))
         if failure.hint:
-            self.note(Text.assemble(("Hint: ", "bold"), failure.hint))
+            self.note(Text.assemble(("Hint: ", "bold"), legible(failure.hint)))
 
     def raw(self, data: bytes) -> None:
         """A piece of a file on stdout, as it is whatever the locale, and at once. It blocks while nobody reads.
@@ -206,7 +208,8 @@ class Output:
 
 
 def _console(writer: Writer, *, stderr: bool) -> Console:
-    options: dict[str, Any] = {} if writer.isatty() else {"width": UNLIMITED}
+    # No emoji: :x: in a name, an id or a path is what it is.
+    options: dict[str, Any] = {"emoji": False} | ({} if writer.isatty() else {"width": UNLIMITED})
     if os.environ.get("NO_COLOR"):
         options["color_system"] = None
     return Console(file=writer, stderr=stderr, **options)  # type: ignore[arg-type] # all that rich uses of a stream
@@ -221,8 +224,23 @@ def _cell(value: object) -> str:
         case int():
             return f"{value:,}"
         case _:
-            # Names come from the service: a line break or an escape sequence must not reach the terminal.
-            return "".join(letter if letter.isprintable() else _escaped(letter) for letter in str(value))
+            # Names come from the service: a line break in one must not look like another row.
+            return legible(str(value), lines=False)
+
+
+def legible(text: str, *, lines: bool = True) -> str:
+    """Text whose escape sequences and other letters without a shape are written out, lest a terminal obeys them.
+
+    Names and settings in it may come from the service, or from a file that somebody else has written.
+
+    Args:
+        text: what is to be printed.
+        lines: leave line breaks and tabs as they are.
+    """
+    kept = "\n\t" if lines else ""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in kept else _escaped(each) for each in text)
 
 
 def _escaped(letter: str) -> str:

@@ -13,7 +13,8 @@
 
 A secret in the file itself is refused: such files are sent around and end up in version control. A file that was found
 in the working directory is used only if it belongs to whoever runs the command, and nobody else can write to it: it says
-where the credentials are sent.
+where the credentials are sent. Even then they are sent to no address of its own choice: a file that came with a folder
+belongs to whoever unpacked it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -34,7 +36,7 @@ from nudgescribe_async.shapes import Secret
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["Profile", "ProfileFile", "config_folder", "find_file"]
+__all__ = ["Profile", "ProfileFile", "config_folder", "find_file", "home_folder"]
 
 NAME = "nudgescribe.toml"
 PLAIN = ("base_url", "email", "workspace_id")
@@ -49,11 +51,18 @@ class Profile:
         name: as in the file.
         path: the file.
         values: its settings, checked.
+        happened_upon: whether the file was found in the working directory, and nobody has named it.
     """
 
     name: str
     path: Path
     values: Mapping[str, str]
+    happened_upon: bool = False
+
+    @property
+    def source(self) -> str:
+        """Where its settings come from, for people."""
+        return f"profile {self.name} in {self.path}"
 
     def get(self, setting: str) -> Found | None:
         """A setting of the profile; that of a secret is read from the file that the profile names.
@@ -62,13 +71,17 @@ class Profile:
             UsageError: the file of a secret cannot be used.
         """
         if setting in self.values:
-            return Found(value=self.values[setting], source=f"profile {self.name} in {self.path}")
+            return Found(value=self.values[setting], source=self.source)
         named = self.values.get(f"{setting}_file")
         if named is None:
             return None
-        secret_file = self.path.parent / Path(named).expanduser()
+        who = f"{setting}_file of {self.source}"
+        try:
+            secret_file = self.path.parent / Path(named).expanduser()
+        except RuntimeError:  # a home that nobody knows
+            raise UsageError(f"{named}, which {who} names, cannot be found.") from None
         return Found(
-            value=_read_secret(secret_file, f"{setting}_file of profile {self.name} in {self.path}"),
+            value=_read_secret(secret_file, who),
             source=str(secret_file),
         )
 
@@ -93,7 +106,7 @@ class ProfileFile:
 
         Args:
             path: the file.
-            guarded: refuse one that somebody else could have written.
+            guarded: it was found in the working directory: refuse one that somebody else could have written.
 
         Raises:
             UsageError: it cannot be read, or is wrong; the sentence names file and key.
@@ -108,10 +121,12 @@ class ProfileFile:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             where = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "it is not UTF-8"
             raise UsageError(f"{path} is no TOML: {where}.") from None
-        return cls._checked(path, content)
+        except RecursionError:
+            raise UsageError(f"{path} is no file of profiles: it is nested too deeply.") from None
+        return cls._checked(path, content, happened_upon=guarded)
 
     @classmethod
-    def _checked(cls, path: Path, content: Mapping[str, object]) -> ProfileFile:
+    def _checked(cls, path: Path, content: Mapping[str, object], *, happened_upon: bool) -> ProfileFile:
         _known(path, "", content, ("default_profile", "profiles"))
         tables = content.get("profiles", {})
         if not isinstance(tables, dict):
@@ -131,7 +146,9 @@ class ProfileFile:
                 if not isinstance(value, str) or not value.strip():
                     kind = "is empty" if isinstance(value, str) else f"must be text, not {type(value).__name__}"
                     raise UsageError(f"{path}: {place}.{key} {kind}.")
-            profiles[name] = Profile(name=name, path=path, values=cast("dict[str, str]", values))
+            profiles[name] = Profile(
+                name=name, path=path, values=cast("dict[str, str]", values), happened_upon=happened_upon
+            )
         default = content.get("default_profile")
         if default is not None and (not isinstance(default, str) or default not in profiles):
             raise UsageError(
@@ -163,7 +180,15 @@ class ProfileFile:
 def config_folder(environ: Mapping[str, str]) -> Path:
     """The user's folder for settings: ``$XDG_CONFIG_HOME/nudgescribe``, else ``~/.config/nudgescribe``."""
     given = Path(environ.get("XDG_CONFIG_HOME", ""))
-    return (given if given.is_absolute() else Path.home() / ".config") / "nudgescribe"
+    return (given if given.is_absolute() else home_folder() / ".config") / "nudgescribe"
+
+
+def home_folder() -> Path:
+    """The home of the user; the root where there is none, as in a container whose user has no entry in /etc/passwd."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
 
 
 def find_file(environ: Mapping[str, str]) -> tuple[Path, bool] | None:
@@ -172,9 +197,10 @@ def find_file(environ: Mapping[str, str]) -> tuple[Path, bool] | None:
     Returns:
         The path, and whether it is to be guarded.
     """
-    here = Path.cwd() / NAME
-    if here.is_file():
-        return here, True
+    with suppress(FileNotFoundError):  # the working directory was deleted
+        here = Path.cwd() / NAME
+        if here.is_file():
+            return here, True
     home = config_folder(environ) / NAME
     return (home, False) if home.is_file() else None
 
@@ -222,6 +248,8 @@ def _read_secret(path: Path, who: str) -> Secret:
         raise UsageError(f"{path}, which {who} names, cannot be read: {reason}.") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path}, which {who} names, is no text in UTF-8.") from None
+    except ValueError:  # a null character
+        raise UsageError(f"{who} names no path.") from None
     if not secret:
         raise UsageError(f"{path}, which {who} names, is empty.")
     return Secret(secret)

@@ -7,6 +7,9 @@ What comes first wins:
 3. the profile in ``nudgescribe.toml``,
 4. the keyring, for secrets alone.
 
+A file that was merely found in the working directory may come from anybody, with a folder that was unpacked or cloned.
+It does not decide where credentials go: see ``Settings.need_destination``.
+
 Resolving is pure but for the files of secrets and the keyring. The keyring is asked last, and only if the API key or the
 password is nowhere else.
 Every mistake is one sentence that names the place.
@@ -15,10 +18,11 @@ Every mistake is one sentence that names the place.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from nudgescribe_async.address import checked_base_url
+from nudgescribe_async.address import checked_base_url, is_loopback
 from nudgescribe_async.cli.failures import UsageError
 from nudgescribe_async.errors import ConfigurationError
 from nudgescribe_async.shapes import Secret
@@ -28,10 +32,13 @@ if TYPE_CHECKING:
 
     from nudgescribe_async.cli.profile_file import Profile
 
-__all__ = ["KEYRING", "SECRETS", "Found", "Settings", "resolve"]
+__all__ = ["KEYRING", "SECRETS", "TYPED", "Found", "Settings", "resolve"]
 
 KEYRING = "keyring"
 """What is said of the source of a secret that the keyring has."""
+
+TYPED = "the terminal"
+"""What is said of the source of a setting that the user has typed, having been told where it goes."""
 
 DEFAULT_BASE_URL = "https://client-api.nudgescribe.com"
 
@@ -111,6 +118,27 @@ class Settings:
                 hint=" ".join([hint, *self.notes, "`nudgescribe whoami` shows what was found."]),
             )
         return self.found["api_key"].value, self.found["email"].value, self.found["password"].value
+
+    def need_destination(self) -> None:
+        """Refuse an address that only a file in the working directory names, and to which the user never agreed.
+
+        Such a file could name an address of its author, and any file of the user as a secret. What the keyring has was
+        kept for this very address, and what was typed was typed for it; nothing leaves this machine for loopback.
+
+        Raises:
+            UsageError: the file has to be named.
+        """
+        profile, address = self.profile, self.base_url
+        if profile is None or not profile.happened_upon or self.found["base_url"].source != profile.source:
+            return
+        agreed = all(self.found[name].source in {KEYRING, TYPED} for name in SECRETS if name in self.found)
+        if agreed or address == DEFAULT_BASE_URL or is_loopback(urlsplit(address).hostname or ""):
+            return
+        raise UsageError(
+            f"{profile.path}, which nobody has named, would have the credentials sent to {address}: nothing was sent.",
+            hint="If that is right, name the file with --config or NUDGESCRIBE_CONFIG, or the address with "
+            "NUDGESCRIBE_BASE_URL.",
+        )
 
 
 def resolve(

@@ -11,8 +11,9 @@ import gzip
 import json
 import os
 import stat
+import sys
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from nudgescribe_async.bulk.upload import UploadSource
 
-__all__ = ["STANDARD_INPUT", "Tally", "UploadFormat", "upload_source"]
+__all__ = ["STANDARD_INPUT", "Tally", "UploadFormat", "read_standard_input", "upload_source"]
 
 STANDARD_INPUT: Final = "-"
 UploadFormat: TypeAlias = Literal["csv", "ndjson", "parquet"]
@@ -178,37 +179,57 @@ def _parquet(path: str, tally: Tally) -> UploadSource:
 def _of_standard_input(kind: UploadFormat, tally: Tally) -> UploadSource:
     if kind == "parquet":
         raise UsageError("Parquet cannot be read from standard input.", hint="Name a file: its end is read first.")
-    mode = os.fstat(0).st_mode
-    if stat.S_ISCHR(mode) and os.isatty(0):
+    if standard_input() == "terminal":
         raise UsageError(
             "Standard input is a terminal.", hint="Name a file, or pipe one in: `... | nudgescribe customers upload`."
         )
-    blocks = _async_blocks(tally, readable=not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode))
+    blocks = read_standard_input(tally)
     return blocks if kind == "csv" else _async_rows(blocks)
 
 
-async def _async_blocks(tally: Tally, *, readable: bool) -> AsyncIterator[bytes]:
+def standard_input() -> Literal["terminal", "stream", "file"]:
+    """What standard input is; whatever it is not waited for with is a file.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if sys.stdin is None:  # its number may be that of something else by now
+        raise UsageError("Standard input is closed.", hint="Name a file, or pipe one in.")
+    mode = os.fstat(0).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        return "stream"
+    return "terminal" if os.isatty(0) else "file"
+
+
+async def read_standard_input(tally: Tally) -> AsyncIterator[bytes]:
     """What comes in, without a thread that waits for it and could not be stopped.
+
+    Nothing is made non-blocking: that would hold for other programs, too, which have it from the same shell.
 
     Args:
         tally: is kept.
-        readable: whether it is a file, which is read without waiting for anybody.
     """
-    with os.fdopen(os.dup(0), "rb", buffering=0) as file:
-        if readable:
-            while block := await asyncio.to_thread(file.read, _PIECE):
-                tally.count(block)
-                yield block
-            return
-        stream = asyncio.StreamReader(limit=_PIECE)
-        loop = asyncio.get_running_loop()
-        pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), file)
+    waits = standard_input() != "file"
+    file = os.dup(0)
+    try:
+        while block := await (_when_there(file) if waits else asyncio.to_thread(os.read, file, _PIECE)):
+            tally.count(block)
+            yield block
+    finally:
+        os.close(file)
+
+
+async def _when_there(file: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    while True:
+        there = asyncio.Event()
+        loop.add_reader(file, there.set)
         try:
-            while block := await stream.read(_PIECE):
-                tally.count(block)
-                yield block
+            await there.wait()
         finally:
-            pipe.close()
+            loop.remove_reader(file)
+        with suppress(BlockingIOError):  # somebody else has taken it
+            return os.read(file, _PIECE)
 
 
 async def _async_rows(blocks: AsyncIterator[bytes]) -> AsyncIterator[Mapping[str, object]]:

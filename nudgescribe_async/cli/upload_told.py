@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from attrs import evolve
 from rich.console import Group
 
 from nudgescribe_async.cli.exit_codes import ExitCode
-from nudgescribe_async.cli.failures import UsageError, failure_of
+from nudgescribe_async.cli.failures import failure_of
 from nudgescribe_async.cli.output import Column
-from nudgescribe_async.cli.wording import in_command_words
+from nudgescribe_async.cli.wording import command_line, in_command_words, option_name, retell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nudgescribe_async.bulk.upload import UploadReport
     from nudgescribe_async.cli.output import Output
 
-__all__ = ["check_free", "counted", "tell", "write_problems"]
+__all__ = ["counted", "tell", "write_problems"]
 
 SHOWN: Final = 10
 """Problems that are printed; a file takes all."""
@@ -34,22 +34,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Find out before the upload whether its problems can be written.
+def write_problems(report: UploadReport, path: Path, *, overwrite: bool) -> None:
+    """Write all refused rows to a file that only this user can read. It blocks.
 
     Raises:
-        UsageError: they cannot.
+        OSError: it cannot be written, or has come to be there meanwhile and is not to be replaced.
     """
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} is there already.", hint="Name another file, or pass --overwrite.")
-    if not path.parent.is_dir():
-        raise UsageError(f"There is no folder {path.parent}.")
-
-
-def write_problems(report: UploadReport, path: Path) -> None:
-    """Write all refused rows to a file that only this user can read. It blocks."""
     # What the service says of a row may repeat its values.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    new = 0 if overwrite else os.O_EXCL
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | new, 0o600)
     try:
         os.fchmod(descriptor, 0o600)
     finally:
@@ -68,15 +61,15 @@ def tell(report: UploadReport, output: Output, *, problems: Path | None, repeata
     """
     left = () if report.dry_run else report.left(took_effect=report.unknown)
     commands = {span: _resend(*span) for span in left} if repeatable else {}
+    code = _code(report)
     document = report.as_dict() | {
         "left": [{"from_row": first, "to_row": last} for first, last in left],
         "next": list(commands.values()),
     }
     output.document(document, _as_text(report, output, problems=problems))
     if report.failure is not None:
-        report.failure.message = in_command_words(report.failure.message)
-        report.failure.advice = in_command_words(report.failure.advice)
-        output.failure(failure_of(report.failure))
+        retell(report.failure)
+        output.failure(evolve(failure_of(report.failure), code=code))
     for chunk in report.chunks:
         rows = f"Rows {chunk.first_row:,} to {chunk.last_row:,}"
         if chunk.state == "refused":
@@ -90,14 +83,18 @@ def tell(report: UploadReport, output: Output, *, problems: Path | None, repeata
     if left and not repeatable:
         rows = ", ".join(f"{first:,} to {last:,}" for first, last in left)
         output.note(f"Rows {rows} were not sent, and standard input cannot be read again.")
-    return _code(report)
+    return code
 
 
 def _resend(first: int, last: int) -> str:
     """The command of this upload for some of its rows."""
     words, kept = iter(sys.argv[1:]), list[str]()
     for word in words:
-        name, joined, value = word.partition("=")
+        if word == "--":  # no options follow
+            words = iter(["--", *words])
+            break
+        _, joined, value = word.partition("=")
+        name = option_name(word)
         if name not in {"--from-row", "--to-row", "--problems"}:
             kept.append(word)
             continue
@@ -105,10 +102,10 @@ def _resend(first: int, last: int) -> str:
         if name == "--problems":  # the first part's are there, and are not overwritten
             path = Path(value)
             kept += [name, str(path.with_name(f"{path.stem}-from-row-{first}{path.suffix}"))]
-    return shlex.join(["nudgescribe", *kept, "--from-row", str(first), "--to-row", str(last)])
+    return command_line([*kept, "--from-row", str(first), "--to-row", str(last), *words])
 
 
-def _code(report: UploadReport) -> int:
+def _code(report: UploadReport) -> ExitCode:
     refused = report.refused_by_check + report.refused_by_service
     if report.dry_run:
         if not refused:

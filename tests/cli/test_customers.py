@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -18,8 +19,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_line import COMMAND
 
+from nudgescribe_async.cli.commands import customers
 from nudgescribe_async.cli.failures import UsageError
+from nudgescribe_async.cli.result_file import check_free
 from nudgescribe_async.cli.wording import spoken_as_command
 from nudgescribe_async.sandbox import BadAnswer, LoseAnswer, ShiftPages, Status
 
@@ -669,3 +673,98 @@ def test_no_secret_is_ever_shown(settings: Service, shell: Shell, home: Path) ->
     for result in outputs:
         for secret in settings.secrets:
             assert secret not in result.out + result.err
+
+
+# --- files beside an upload, and the commands that it prints -----------------------------------------------------------
+
+
+def test_the_file_of_the_problems_is_not_the_file_of_the_rows(group: str, shell: Shell, home: Path) -> None:
+    (home / "new.csv").write_text(rows(3))
+    (home / "link.csv").symlink_to("new.csv")
+    for name in ("new.csv", "./new.csv", "link.csv"):
+        result = shell("customers", "upload", group, "new.csv", "--problems", name, "--overwrite")
+        assert (result.code, result.out) == (2, "")
+        assert "is what the command reads" in result.err
+    assert (home / "new.csv").read_text() == rows(3)
+    assert count_of(shell, group) == 0
+
+
+def test_a_file_that_cannot_be_written_is_found_before_the_upload(group: str, shell: Shell, home: Path) -> None:
+    (home / "new.csv").write_text(rows(3))
+    (home / "folder").mkdir()
+    (home / "dangling.csv").symlink_to("mine.csv")
+    os.mkfifo(home / "pipe")
+    for arguments in (["folder", "--overwrite"], ["pipe", "--overwrite"], ["dangling.csv"], ["no/such.csv"]):
+        assert shell("customers", "upload", group, "new.csv", "--problems", *arguments).code == 2
+    assert count_of(shell, group) == 0
+    assert not (home / "mine.csv").exists()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_full_disk_at_the_end_does_not_hide_what_was_taken(
+    group: str, shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "problems.csv")
+
+    (home / "new.csv").write_text(rows(3))
+    monkeypatch.setattr(customers, "write_problems", full)
+    arguments = ["customers", "upload", group, "new.csv", "--problems", "problems.csv"]
+    result = shell(*arguments, *(["--json"] if as_json else []))
+    assert result.code == 3
+    assert "No space left on device: problems.csv" in result.err
+    if as_json:
+        assert (result.document["accepted"], result.error["exit_code"]) == (3, 3)
+    else:
+        assert "3 rows: 3 accepted" in result.out
+
+
+def test_problems_do_not_replace_what_came_to_be_there_meanwhile(
+    settings: Service, group: str, shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "new.csv").write_text(rows(3))
+
+    def somebody_writes(path: Path, **options: Any) -> None:
+        check_free(path, **options)
+        path.write_text("mine")
+
+    monkeypatch.setattr(customers, "check_free", somebody_writes)
+    result = shell("customers", "upload", group, "new.csv", "--problems", "problems.csv")
+    assert (result.code, (home / "problems.csv").read_text()) == (3, "mine")
+
+
+def test_the_commands_for_what_is_left_take_options_however_they_were_written(
+    settings: Service, group: str, shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "new rows.csv").write_text(rows(30))
+    settings.inject(Status(400), operation="customers.check", skip=1)
+    arguments = ["customers", "upload", "--rows_per_chunk=10", "--from_row", "1", "--", group, "new rows.csv"]
+    monkeypatch.setattr(sys, "argv", ["nudgescribe", *arguments])
+    first = shell(*arguments)
+    assert first.code == 3
+    commands = [shlex.split(line)[1:] for line in first.err.splitlines() if line.startswith("  nudgescribe ")]
+    assert commands
+    for command in commands:
+        assert shell(*command).code == 0
+    assert count_of(shell, group) == 20  # the ten that were refused as a whole are not sent again as they are
+
+
+def test_with_json_the_error_of_an_upload_has_the_code_that_it_ends_with(
+    settings: Service, group: str, shell: Shell, home: Path
+) -> None:
+    (home / "new.csv").write_text(rows(30))
+    settings.inject(LoseAnswer(), operation="customers.check", skip=1)
+    result = shell("customers", "upload", group, "new.csv", "--rows-per-chunk", "10", "--json")
+    error = next(json.loads(line)["error"] for line in result.err.splitlines() if line.startswith("{"))
+    assert (result.code, error["exit_code"]) == (3, 3)
+    assert "customers.iter" not in error["hint"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["upload", JANUARY, "-"], ["delete", JANUARY, "--ids-file", "-", "--yes"]], ids=["upload", "delete"]
+)
+def test_a_standard_input_that_is_closed_is_a_usage_error(settings: Service, arguments: list[str]) -> None:
+    command = shlex.join([*COMMAND, "customers", *arguments])
+    done = subprocess.run(["/bin/bash", "-c", f"{command} <&-"], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"Standard input is closed." in done.stderr

@@ -228,3 +228,32 @@ def test_a_refusal_of_the_service_is_a_sentence_with_a_hint(settings: Service, s
     assert error["exit_code"] == 1
     assert error["status"] == 400
     assert error["may_have_taken_effect"] is False
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("groups", "create", ""),
+        ("groups", "rename", "January 1997", "a\udcff"),
+        ("fields", "create", "", "string"),
+        ("fields", "update", "purchases", "--name", ""),
+        ("campaigns", "list", "--from", "9999-12-31T23:59:59-12:00"),
+    ],
+    ids=" ".join,
+)
+def test_a_value_that_cannot_be_right_is_a_wrong_argument(
+    settings: Service, shell: Shell, words: tuple[str, ...]
+) -> None:
+    result = shell(*words)
+    assert result.code == 2
+    assert "has a fault" not in result.err
+
+
+def test_where_the_shell_has_closed_stdin_nobody_is_asked(
+    settings: Service, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    for words in (("groups", "delete", "January 1997"), ("login", "--again")):
+        result = shell(*words)
+        assert result.code == 2
+        assert "there is no terminal to ask on" in result.err

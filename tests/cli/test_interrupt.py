@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import os
+import pty
 import shlex
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +27,6 @@ from nudgescribe_async.sandbox import Delay, LoseAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from pathlib import Path
 
     from command_line import Service, Shell
 
@@ -121,6 +125,24 @@ def test_an_export_that_is_ended_goes_on_by_the_command_that_it_prints(
     assert (home / "x y.csv").read_bytes() == (home / "undisturbed.csv").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "name", ["tab\there.csv", "line\nbreak.csv", ":x:.csv", "$HOME `x` 'y'.csv", "back\\slash\x1b[3m.csv"]
+)
+def test_the_command_that_is_printed_can_be_pasted_whatever_the_name(slow: Service, typed: Shell, name: str) -> None:
+    with ended_after(slow, "customers.list", 5, signal.SIGINT):
+        ended = typed("customers", "export", JANUARY, name, "--concurrency", "1")
+    command = ended.err.split("run it again: nudgescribe ")[1].rstrip("\n")
+    pasted = subprocess.run(["/bin/bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True)
+    assert pasted.stdout.decode().split("\0")[2:-1] == [JANUARY, name, "--concurrency", "1"]
+
+
+def test_an_export_that_began_anew_goes_on_without_beginning_anew_again(slow: Service, typed: Shell) -> None:
+    with ended_after(slow, "customers.list", 5, signal.SIGINT):
+        ended = typed("customers", "export", JANUARY, "x.csv", "--restart", "--concurrency", "1")
+    assert "customers are kept" in ended.err
+    assert command_in(ended.err) == ["customers", "export", JANUARY, "x.csv", "--concurrency", "1"]
+
+
 def test_with_json_the_end_is_one_line_of_json(slow: Service, typed: Shell) -> None:
     with ended_after(slow, "customers.list", 5, signal.SIGINT):
         ended = typed("customers", "export", JANUARY, "x.csv", "--json")
@@ -210,6 +232,72 @@ def test_whoever_reads_the_first_line_and_goes_causes_no_traceback(slow: Service
     assert (code, done.stderr.decode()) == ("141", "")
 
 
+@pytest.mark.parametrize("where", ["pipe", "terminal"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stream_that_nobody_reads_can_be_ended(
+    start_service: Callable[..., Service],
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    number: signal.Signals,
+    code: int,
+) -> None:
+    # Each page is far larger than what a pipe or a terminal takes, and what a stream of Python keeps.
+    for name, value in start_service(page_size=200).environment.items():
+        monkeypatch.setenv(name, value)
+    read_end, write_end = os.pipe() if where == "pipe" else pty.openpty()
+    # Without "-W error", by which a write that blocks is ended with the signal.
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND[-1], "customers", "export", JANUARY, "-"],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        before = -1
+        while (waiting := readable(read_end)) < 4_000 or waiting != before:  # full, and nothing more comes
+            assert process.poll() is None
+            before = waiting
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+        assert os.get_blocking(write_end)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(read_end)
+        os.close(write_end)
+    assert process.returncode == code
+    assert b"What was written is not complete" in said
+
+
+def readable(descriptor: int) -> int:
+    """How many bytes are there to be read."""
+    [count] = array.array("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    return count
+
+
+def test_a_stream_to_a_pipe_that_does_not_block_waits_for_its_reader(slow: Service) -> None:
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)  # as other programs leave it that share it
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4_096)
+    process = subprocess.Popen([*COMMAND, "customers", "export", JANUARY, "-"], stdout=write_end)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as file:
+        lines = file.read().splitlines()
+    assert (process.wait(30), len(lines)) == (0, 467)
+
+
+def test_a_stream_to_a_full_disk_says_so(slow: Service) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "customers", "export", JANUARY, "-"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr.decode()) == (1, "Error: No space left on device.\n")
+
+
 # --- upload ------------------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +372,7 @@ def test_an_upload_from_a_pipe_reads_it_to_its_end(slow: Service, typed: Shell, 
         os.dup2(read_end, 0)
         os.close(read_end)
         result = typed("customers", "upload", JANUARY, "-", "--format", format_, "--json")
+        assert os.get_blocking(0)  # others may have it from the same shell
     finally:
         os.dup2(kept, 0)
         os.close(kept)
@@ -304,6 +393,32 @@ def test_a_deletion_that_is_ended_goes_on(slow: Service, typed: Shell, home: Pat
     rest = typed(*command_in(ended.err), "--json")
     assert (rest.code, rest.document["asked"]) == (1, 1_503)  # they are gone by now
     assert typed("customers", "count", JANUARY, "--exact", "--json").document["customers"] == len(ids) - 3
+
+
+@contextmanager
+def standard_input(descriptor: int) -> Generator[None]:
+    """Something else as standard input of this very process, which it takes over."""
+    kept = os.dup(0)
+    os.dup2(descriptor, 0)
+    os.close(descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+
+
+def test_a_deletion_by_a_pipe_that_never_ends_can_be_ended(slow: Service, typed: Shell) -> None:
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"a\n")
+    with standard_input(read_end):
+        # What is there has been read, and more is waited for.
+        with sent_when(lambda: readable(0) == 0, signal.SIGINT):
+            ended = typed("customers", "delete", JANUARY, "--ids-file", "-", "--yes")
+        assert os.get_blocking(0)
+    os.close(write_end)
+    assert (ended.code, ended.err) == (130, "Interrupted. Nothing was deleted.\n")
+    assert slow.sandbox.count("customers.delete") == 0
 
 
 def test_a_deletion_that_is_ended_before_it_begins_says_so(slow: Service, typed: Shell) -> None:

@@ -109,7 +109,7 @@ def test_login_again_asks_though_there_are_secrets(
     types("unused", secrets=right | {"Password: ": "wrong-password"})
     memory_keyring.kept.clear()
     result = shell("login", "--again")
-    assert result.code == 1
+    assert result.code == 2
     assert "refused the login" in result.err
     assert "wrong-password" not in result.err
     assert not memory_keyring.kept  # nothing that was refused is kept
@@ -193,7 +193,7 @@ def test_whoami_shows_what_there_is_though_the_service_refuses(
 ) -> None:
     monkeypatch.setenv("NUDGESCRIBE_PASSWORD", "wrong")
     result = shell("whoami")
-    assert result.code == 1
+    assert result.code == 2
     assert "NUDGESCRIBE_EMAIL in the environment" in result.out
     assert "refused the login" in result.err
     assert shell("whoami", "--json").document["token"] is None

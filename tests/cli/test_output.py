@@ -184,7 +184,7 @@ def test_a_failure_behind_output_that_nobody_reads_keeps_its_code(
     with monkeypatch.context() as other:
         other.setattr(sys, "stdout", Closed(at_write=False))
         result = shell("whoami", "--json")
-    assert result.code == 1
+    assert result.code == 2
     assert "refused the login" in result.error["message"]
 
 

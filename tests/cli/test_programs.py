@@ -15,6 +15,7 @@ import pytest
 from command_line import when
 
 from nudgescribe_async import demo
+from nudgescribe_async.cli import main
 from nudgescribe_async.sandbox import sample_customers
 
 if TYPE_CHECKING:
@@ -123,6 +124,17 @@ def test_the_demo_says_what_it_has_verified(shell: Shell, monkeypatch: pytest.Mo
     result = shell("demo", "--json")
     assert len(result.document["verified"]) == 9
     assert "end to end" in result.err
+
+
+def test_the_demo_needs_no_stdout(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(folder: Path) -> demo.Report:
+        return demo.Report(verified=[])
+
+    monkeypatch.setattr(demo, "run", nothing)
+    with monkeypatch.context() as closed:
+        closed.setattr("sys.stdout", None)
+        code = main(["demo"])
+    assert code == 0
 
 
 def test_a_demo_that_nobody_watches_ends_silently(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

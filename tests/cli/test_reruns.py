@@ -20,6 +20,7 @@ from nudgescribe_async.cli.commands import reruns
 from nudgescribe_async.cli.journal_view import read_journal
 from nudgescribe_async.rerun.follow import target_of
 from nudgescribe_async.rerun.item import RerunItem
+from nudgescribe_async.rerun.report import RerunReport
 from nudgescribe_async.sandbox import LoseAnswer, Sandbox, Status
 
 if TYPE_CHECKING:
@@ -457,3 +458,42 @@ def test_the_history_of_a_campaign(settings: Service, journal: str, shell: Shell
     assert [line["run_number"] for line in lines] == [2, 1]
     assert settings.groups[RETURNING] in shell("reruns", "history", campaigns[0]).out
     assert shell("reruns", "history", "nobody").code == 1
+
+
+# --- the files of a report ---------------------------------------------------------------------------------------------
+
+
+def test_a_page_replaces_neither_the_plan_nor_the_journal(shell: Shell, plan: str, home: Path) -> None:
+    assert run(shell, plan).code == 0
+    for name in (plan, "j.db", "./j.db"):
+        assert run(shell, plan, "--html", name, "--overwrite").code == 2
+    assert shell("reruns", "report", "j.db", "--html", "j.db", "--overwrite").code == 2
+    assert shell("reruns", "status", "j.db", "--json").document["complete"] is True
+    assert (home / plan).read_text().startswith("campaign_id,")
+
+
+def test_a_page_that_cannot_be_written_hides_nothing_of_the_run(
+    shell: Shell, plan: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "folder").mkdir()
+    assert run(shell, plan, "--html", "folder", "--overwrite").code == 2
+    assert not (home / "j.db").exists()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "x.html")
+
+    monkeypatch.setattr(RerunReport, "write_html", full)
+    result = run(shell, plan, "--html", "x.html", "--json")
+    assert (result.code, result.document["counts"]["succeeded"]) == (3, 4)
+    assert result.error["exit_code"] == 3
+    assert "No space left on device" in result.error["message"]
+
+
+def test_a_name_is_no_formula_and_obeys_no_terminal(settings: Service, shell: Shell, home: Path) -> None:
+    name = '=HYPERLINK("x") \x1b[31m'
+    campaign = settings.call(lambda sandbox: sandbox.create_campaign(name, settings.groups[JANUARY]))
+    assert run(shell, write(home, (campaign, settings.groups[RETURNING]))).code == 0
+    out = shell("reruns", "report", "j.db", "--csv").out
+    assert "\x1b" not in out
+    [row] = csv.DictReader(io.StringIO(out))
+    assert row["campaign_name"] == '\'=HYPERLINK("x") \\x1b[31m'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keyring
@@ -15,8 +16,6 @@ from nudgescribe_async.cli.failures import UsageError
 from nudgescribe_async.cli.settings import DEFAULT_BASE_URL, resolve
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from command_line import Service, Shell
 
 URL = "https://api.example"
@@ -352,3 +351,77 @@ def test_tokens_are_kept_from_command_to_command_for_their_owner_alone(
     assert shell("groups", "list").code == 0
     assert (home / "state" / "nudgescribe" / "tokens.json").is_file()
     assert settings.sandbox.count("auth.authenticate") == 2
+
+
+def test_a_file_that_nobody_named_does_not_decide_where_credentials_go(
+    home: Path, settings: Service, shell: Shell, memory_keyring: MemoryKeyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = "https://localhost.invalid"
+    path = toml(home, f'[profiles.dev]\nbase_url = "{elsewhere}"')
+    monkeypatch.delenv("NUDGESCRIBE_BASE_URL")
+    for command in (("groups", "list"), ("login",), ("whoami",)):
+        refused = shell(*command)
+        assert refused.code == 2
+        assert f"{path}, which nobody has named, would have the credentials sent to {elsewhere}" in refused.err
+        assert "--config" in refused.err
+    assert elsewhere in shell("whoami").out
+    assert shell("doctor", "--json").document["checks"][0]["result"] == "failed"
+
+    def agreed(*arguments: str) -> bool:
+        return shell("groups", "list", *arguments).code == 1  # nobody is there
+
+    assert agreed("--config", str(path))
+    monkeypatch.setenv("NUDGESCRIBE_BASE_URL", elsewhere)
+    assert agreed()
+    monkeypatch.delenv("NUDGESCRIBE_BASE_URL")
+    for name in ("api_key", "password"):
+        monkeypatch.delenv(f"NUDGESCRIBE_{name.upper()}")
+        secrets.keep(elsewhere, settings.sandbox.credentials.email, name, "kept-for-this-address")
+    assert agreed()
+    toml(home, f'[profiles.dev]\nbase_url = "{settings.sandbox.url}"')
+    for name, value in settings.environment.items():
+        if name != "NUDGESCRIBE_BASE_URL":
+            monkeypatch.setenv(name, value)
+    assert shell("groups", "list").code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a = " + "[" * 100_000, "nested too deeply"),
+        ('[profiles.dev]\napi_key_file = "~nobody-at-all/key"', "cannot be found"),
+        ('[profiles.dev]\napi_key_file = "a\\u0000b"', "names no path"),
+    ],
+    ids=["depth", "home", "null"],
+)
+def test_a_file_that_leads_nowhere_is_one_sentence(home: Path, shell: Shell, text: str, sentence: str) -> None:
+    toml(home, text)
+    result = shell("whoami")
+    assert result.code == 2
+    assert sentence in result.err
+
+
+def test_no_letter_of_a_file_commands_the_terminal(home: Path, shell: Shell) -> None:
+    toml(home, '[profiles."\\u001b]0;x"]')
+    named = shell("--profile", "dev", "whoami")
+    toml(home, '[profiles.dev]\n"\\u001b[31m" = "x"')
+    assert "\x1b" not in named.err + shell("whoami").err
+    assert r"\x1b]0;x" in named.err
+
+
+def test_without_a_home_or_a_working_directory_the_environment_is_enough(
+    home: Path, settings: Service, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    def deleted() -> Path:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.setattr(Path, "cwd", deleted)
+    assert shell("whoami", "--config", "~nobody-at-all/x").code == 2
+    monkeypatch.setenv("XDG_STATE_HOME", str(home))
+    result = shell("groups", "list")
+    assert (result.code, result.err) == (0, "")
+    assert shell("whoami", "--profile", "dev").code == 2

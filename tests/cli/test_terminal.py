@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pexpect  # type: ignore[import-untyped]
@@ -227,7 +228,7 @@ sys.exit(main())
 
 def test_what_goes_wrong_is_a_sentence_and_a_hint_for_the_process_too(settings: Service, process: Process) -> None:
     for env, code, sentence in (
-        ({"NUDGESCRIBE_PASSWORD": "wrong"}, 1, "refused the login"),
+        ({"NUDGESCRIBE_PASSWORD": "wrong"}, 2, "refused the login"),
         ({"NUDGESCRIBE_BASE_URL": "http://127.0.0.1:1"}, 1, "127.0.0.1:1"),
         ({"NUDGESCRIBE_API_KEY": ""}, 2, "NUDGESCRIBE_API_KEY is set in the environment, and empty."),
     ):
@@ -254,3 +255,10 @@ def test_the_sandbox_is_a_process_to_work_with_until_ctrl_c(process: Process) ->
     out, err = running.communicate(timeout=60)
     assert (running.returncode, out, err) == (0, "", "")
     assert {line["group_name"] for line in listed.lines} == {"January 1997", "Returning customers"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk")
+def test_a_full_disk_behind_stderr_changes_no_exit_code(settings: Service) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run([*COMMAND, "groups", "lost"], stderr=full, timeout=60, check=False)
+    assert ended.returncode == 2

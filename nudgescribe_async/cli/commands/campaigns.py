@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from nudgescribe_async.cli.context import InContext  # noqa: TC001 - read at run time
 from nudgescribe_async.cli.output import Column
 from nudgescribe_async.cli.plain import members
+from nudgescribe_async.cli.wording import spoken_as_command
 
 __all__ = ["app"]
 
@@ -34,8 +35,9 @@ async def list_campaigns(
     context: InContext,
 ) -> None:
     """List the campaigns of the account, of all its workspaces."""
-    async with context.client() as ns:
-        workspaces = await ns.campaigns.list(_zoned(published_from), _zoned(published_to))
+    with spoken_as_command():
+        async with context.client() as ns:
+            workspaces = await ns.campaigns.list(_zoned(published_from), _zoned(published_to))
     found = [
         {"workspace_id": place.workspace_id, "workspace_name": place.workspace_name, **members(campaign)}
         for place in workspaces

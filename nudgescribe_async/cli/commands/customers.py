@@ -6,9 +6,11 @@ import asyncio
 import os
 import sys
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from attrs import evolve
 from cyclopts import App, Parameter
 from cyclopts.types import PositiveInt  # noqa: TC002 - read at run time
 
@@ -18,15 +20,17 @@ from nudgescribe_async.cli.ending import advising
 from nudgescribe_async.cli.exit_codes import ExitCode
 from nudgescribe_async.cli.failures import UsageError, failure_of
 from nudgescribe_async.cli.progress import Progress
-from nudgescribe_async.cli.upload_told import check_free, counted, tell, write_problems
-from nudgescribe_async.cli.wording import in_command_words, same_command, spoken_as_command
+from nudgescribe_async.cli.result_file import attempted, check_free, code_with
+from nudgescribe_async.cli.stream_out import StreamOut
+from nudgescribe_async.cli.upload_told import counted, tell, write_problems
+from nudgescribe_async.cli.wording import in_command_words, retell, same_command, spoken_as_command
 from nudgescribe_async.errors import NudgescribeError, PermissionDeniedError, UploadSourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nudgescribe_async.bulk.export import ExportProgress
-    from nudgescribe_async.bulk.upload import UploadChunk
+    from nudgescribe_async.bulk.upload import UploadChunk, UploadReport
     from nudgescribe_async.cli.context import Context
     from nudgescribe_async.cli.output import Output
     from nudgescribe_async.client import Nudgescribe
@@ -85,9 +89,10 @@ async def count(
     Args:
         exact: Read all pages and count who is there, each customer once.
     """
-    async with context.client() as ns:
-        group_id, _ = await _group_id(ns, context, workspace, group)
-        pages, customers = await (_read_all(ns, context.output, group_id) if exact else _by_pages(ns, group_id))
+    with spoken_as_command():
+        async with context.client() as ns:
+            group_id, _ = await _group_id(ns, context, workspace, group)
+            pages, customers = await (_read_all(ns, context.output, group_id) if exact else _by_pages(ns, group_id))
     context.output.document(
         {"customer_group_id": group_id, "customers": customers, "pages": pages, "exact": exact},
         f"{counted(customers, 'customer')} on {counted(pages, 'page')}",
@@ -167,7 +172,7 @@ async def export(
             raise UsageError("Standard output takes NDJSON, and no option that is about files.")
         await _stream(group, workspace, consistency, concurrency, options, context)
         return
-    output, again = context.output, same_command(sys.argv[1:])
+    output, again = context.output, same_command(sys.argv[1:], without="--restart")
     rows, complete = 0, False
 
     def show(progress_of_export: ExportProgress) -> None:
@@ -259,13 +264,16 @@ async def _stream(
         async with context.client(**options) as ns:
             group_id, _ = await _group_id(ns, context, workspace, group)
             shown = output.shows_progress and not output.results.is_terminal  # the rows themselves show it
-            with Progress(output.notes, "Exporting", "customers", shown=shown) as progress:
+            with (
+                Progress(output.notes, "Exporting", "customers", shown=shown) as progress,
+                StreamOut(output) as out,
+            ):
                 ns.events.subscribe(progress.hear)
                 stream = ns.customers.iter(group_id, concurrency=concurrency, consistency=consistency)
                 try:
                     async with aclosing(stream.pages()) as pages:
                         async for page in pages:
-                            output.raw(lines.encode(tuple(page.items)))
+                            await out.write(lines.encode(tuple(page.items)))
                             done, written = done + 1, written + len(page.items)
                             progress.update(done, page.total, written)
                 except NudgescribeError as error:
@@ -334,8 +342,13 @@ async def upload(
     place = context.workspace(workspace)
     source = upload_source(file, format, tally)
     if problems is not None:
-        check_free(problems, overwrite=overwrite)
+        check_free(problems, overwrite=overwrite, needed=[] if file == STREAM else [Path(file)])
     account = ""
+
+    async def keep(whole: UploadReport) -> OSError | None:
+        if problems is None:
+            return None
+        return await attempted(partial(write_problems, whole, problems, overwrite=overwrite))
 
     def seen(chunk: UploadChunk) -> None:
         if not sent:
@@ -382,12 +395,12 @@ async def upload(
                     account = _account(error)
                     raise
                 except UploadSourceError as error:
-                    if problems is not None and error.report is not None:
-                        await asyncio.to_thread(write_problems, error.report, problems)
+                    if error.report is not None and (trouble := await keep(error.report)) is not None:
+                        output.note(f"{problems} could not be written: {trouble.strerror}.")
                     raise
-    if problems is not None:
-        await asyncio.to_thread(write_problems, report, problems)
-    return tell(report, output, problems=problems, repeatable=file != STREAM)
+    trouble = await keep(report)
+    code = tell(report, output, problems=problems if trouble is None else None, repeatable=file != STREAM)
+    return code_with(trouble, code, output)
 
 
 def _account(error: asyncio.CancelledError) -> str:
@@ -421,7 +434,8 @@ async def delete(
         dry_run: Read the group, say how many of the ids are in it, and delete nothing.
     """
     output = context.output
-    wanted, twice = await _ids(customer_ids, ids_file)
+    with advising(lambda: "Nothing was deleted."):
+        wanted, twice = await _ids(customer_ids, ids_file)
     if twice:
         output.note(f"{counted(twice, 'id')} came more than once, and count once.")
     deleted: int | None = 0
@@ -456,7 +470,10 @@ async def delete(
                         error.advice = f"{error.advice} The same command goes on.".lstrip()
                         if not asked:
                             raise
-                        output.failure(failure_of(error))
+                        retell(error)
+                        output.failure(
+                            evolve(failure_of(error), code=ExitCode.FAILURE if deleted == 0 else ExitCode.PARTIAL)
+                        )
                         break
                     asked += len(some)
                     said = receipt.deleted_count
@@ -507,7 +524,7 @@ async def _ids(given: Sequence[str], file: str | None) -> tuple[list[str], int]:
     found = list(given)
     if file is not None:
         try:
-            text = await asyncio.to_thread(_read_ids, file)
+            text = await _read_ids(file)
         except OSError as error:
             raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
         except UnicodeDecodeError:
@@ -528,6 +545,11 @@ async def _ids(given: Sequence[str], file: str | None) -> tuple[list[str], int]:
     return unique, len(found) - len(unique)
 
 
-def _read_ids(file: str) -> str:
-    data = sys.stdin.buffer.read() if file == STREAM else Path(file).read_bytes()
+async def _read_ids(file: str) -> str:
+    from nudgescribe_async.cli.upload_source import Tally, read_standard_input  # noqa: PLC0415 - see above
+
+    if file == STREAM:
+        data = b"".join([block async for block in read_standard_input(Tally())])
+    else:
+        data = await asyncio.to_thread(Path(file).read_bytes)
     return data.decode("utf-8-sig")

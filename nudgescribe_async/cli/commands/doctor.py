@@ -9,6 +9,7 @@ from rich.text import Text
 
 from nudgescribe_async.cli.context import InContext  # noqa: TC001 - read at run time
 from nudgescribe_async.cli.exit_codes import ExitCode
+from nudgescribe_async.cli.output import legible
 from nudgescribe_async.cli.running import run
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def doctor(*, context: InContext) -> int:
 
 
 def _line(check: Check) -> Text:
-    line = Text.assemble((f"{check.result:<8}", STYLES[check.result]), f" {check.name}: {check.detail}")
+    line = Text.assemble((f"{check.result:<8}", STYLES[check.result]), f" {check.name}: {legible(check.detail)}")
     if check.advice:
-        line.append(f"\n         {check.advice}")
+        line.append(f"\n         {legible(check.advice)}")
     return line

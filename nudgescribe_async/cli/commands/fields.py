@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from nudgescribe_async.cli.context import InContext, Workspace, Yes  # noqa: TC001 - read at run time
 from nudgescribe_async.cli.failures import CommandError, UsageError
 from nudgescribe_async.cli.output import Column
+from nudgescribe_async.cli.wording import spoken_as_command
 
 if TYPE_CHECKING:
     from nudgescribe_async.client import Nudgescribe
@@ -77,10 +78,11 @@ async def create(
     context: InContext,
 ) -> None:
     """Create a profile field."""
-    async with context.client() as ns:
-        field = await ns.profile_fields.create(
-            context.workspace(workspace), name, kind, field_format=pattern, is_required=required
-        )
+    with spoken_as_command():
+        async with context.client() as ns:
+            field = await ns.profile_fields.create(
+                context.workspace(workspace), name, kind, field_format=pattern, is_required=required
+            )
     context.output.document(field, f"The profile field {field.field_name!r} was created: {field.profile_field_id}")
 
 
@@ -104,9 +106,10 @@ async def update(
     if name is None and kind is None and pattern is None and required is None:
         raise UsageError("Nothing is to be changed.", hint="Give --name, --type, --format, --required or --optional.")
     place = context.workspace(workspace)
-    async with context.client() as ns:
-        found = await _find(ns, place, field)
-        changed = await ns.profile_fields.update(place, found.profile_field_id, name, kind, pattern, required)
+    with spoken_as_command():
+        async with context.client() as ns:
+            found = await _find(ns, place, field)
+            changed = await ns.profile_fields.update(place, found.profile_field_id, name, kind, pattern, required)
     context.output.document(changed, f"The profile field {changed.field_name!r} was changed: {found.profile_field_id}")
 
 

@@ -11,6 +11,7 @@ from nudgescribe_async.cli.context import InContext, Workspace, Yes  # noqa: TC0
 from nudgescribe_async.cli.failures import CommandError, UsageError
 from nudgescribe_async.cli.output import Column
 from nudgescribe_async.cli.plain import members
+from nudgescribe_async.cli.wording import spoken_as_command
 
 if TYPE_CHECKING:
     from nudgescribe_async.client import Nudgescribe
@@ -97,8 +98,9 @@ async def create(
 
     The service makes another group each time, also of a name that there is already.
     """
-    async with context.client() as ns:
-        group = await ns.customer_groups.create(context.workspace(workspace), name)
+    with spoken_as_command():
+        async with context.client() as ns:
+            group = await ns.customer_groups.create(context.workspace(workspace), name)
     context.output.document(group, f"The group {group.group_name!r} was created: {group.customer_group_id}")
 
 
@@ -113,9 +115,10 @@ async def rename(
 ) -> None:
     """Rename a group. Its customers and its history stay."""
     place = context.workspace(workspace)
-    async with context.client() as ns:
-        found = await find_group(ns, place, group)
-        renamed = await ns.customer_groups.update(place, found.customer_group_id, name)
+    with spoken_as_command():
+        async with context.client() as ns:
+            found = await find_group(ns, place, group)
+            renamed = await ns.customer_groups.update(place, found.customer_group_id, name)
     context.output.document(
         renamed, f"The group {found.group_name!r} is named {renamed.group_name!r} now: {found.customer_group_id}"
     )

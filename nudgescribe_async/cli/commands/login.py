@@ -13,13 +13,13 @@ from cyclopts import Parameter
 
 from nudgescribe_async.cli import keyring
 from nudgescribe_async.cli.account import TokenState
-from nudgescribe_async.cli.context import Context, InContext  # noqa: TC001 - read at run time
+from nudgescribe_async.cli.context import Context, InContext, may_ask
 from nudgescribe_async.cli.exit_codes import ExitCode
 from nudgescribe_async.cli.failures import UsageError
 from nudgescribe_async.cli.output import Column
 from nudgescribe_async.cli.profile_file import NAME, config_folder
 from nudgescribe_async.cli.running import run
-from nudgescribe_async.cli.settings import KEYRING, SECRETS, VARIABLES, Found, Settings
+from nudgescribe_async.cli.settings import KEYRING, SECRETS, TYPED, VARIABLES, Found, Settings
 from nudgescribe_async.errors import NudgescribeError
 from nudgescribe_async.shapes import Secret
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from nudgescribe_async.endpoints.models import WorkspaceCampaigns
 
 __all__ = ["login", "logout", "whoami"]
-
-TYPED = "the terminal"
 
 TITLES = {"email": "E-mail address", "api_key": "API key", "password": "Password", "api_code": "API code"}
 
@@ -85,11 +83,11 @@ def whoami(*, context: InContext) -> int:
     settings = context.settings
     workspaces: list[WorkspaceCampaigns] = []
     state: TokenState | None = None
-    failure: NudgescribeError | None = None
+    failure: NudgescribeError | UsageError | None = None
     if not settings.missing:
         try:
             workspaces = run(_workspaces(context))
-        except NudgescribeError as error:
+        except (NudgescribeError, UsageError) as error:
             failure = error
         state = run(_stored(context))
     document = {
@@ -140,7 +138,7 @@ def _ask(context: Context, *, again: bool, with_api_code: bool) -> tuple[Setting
     if with_api_code and (again or "api_code" not in settings.found):
         wanted.append("api_code")
     typed = _Typed()
-    if wanted and not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if wanted and not may_ask():
         variables = ", ".join(VARIABLES[name] for name in wanted)
         raise UsageError(
             f"This asks for {', '.join(wanted)}, and there is no terminal to ask on.",

@@ -12,7 +12,7 @@ from cyclopts.types import PositiveInt  # noqa: TC002 - read at run time
 
 from nudgescribe_async.cli.context import InContext, Yes  # noqa: TC001 - read at run time
 from nudgescribe_async.cli.ending import advising
-from nudgescribe_async.cli.failures import CommandError
+from nudgescribe_async.cli.failures import CommandError, UsageError
 from nudgescribe_async.cli.progress import Progress
 from nudgescribe_async.cli.wording import same_command, spoken_as_command
 from nudgescribe_async.errors import NudgescribeError, PermissionDeniedError
@@ -136,6 +136,7 @@ async def download(
         via: "url" fetches from the storage where the service gives signed URLs; "csv" always from the service.
     """
     output, files = context.output, 0
+    _check_folder(path)
 
     def advice() -> str:
         kept = f"{files:,} files are there. " if files else ""
@@ -176,3 +177,8 @@ async def download(
         for note in report.notes:
             output.note(note)
     output.document(document, str(report))
+
+
+def _check_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is no folder.", hint="Name another one.")

@@ -18,8 +18,10 @@ from nudgescribe_async.cli.context import InContext, Yes  # noqa: TC001 - read a
 from nudgescribe_async.cli.ending import advising, ended_patiently
 from nudgescribe_async.cli.exit_codes import ExitCode
 from nudgescribe_async.cli.failures import UsageError
-from nudgescribe_async.cli.output import Column
+from nudgescribe_async.cli.output import Column, legible
 from nudgescribe_async.cli.progress import Progress
+from nudgescribe_async.cli.result_file import attempted, check_free, code_with
+from nudgescribe_async.cli.stream_out import StreamOut
 from nudgescribe_async.cli.wording import in_command_words, same_command, spoken_as_command
 
 if TYPE_CHECKING:
@@ -286,7 +288,7 @@ async def run(
     """
     output, again = context.output, same_command(sys.argv[1:])
     if html is not None:
-        _check_free(html, overwrite=overwrite)
+        check_free(html, overwrite=overwrite, needed=[file, journal])
     done = _Sofar()
     with advising(lambda: done.advice(again, journal)), spoken_as_command():
         wanted = await how.read(file)
@@ -318,11 +320,10 @@ async def run(
                     grace=grace,
                 )
                 report = await ended_patiently(work, lambda: output.note(_ENDING.format(grace=grace)))
-    if html is not None:
-        await asyncio.to_thread(report.write_html, html)
-        if not overwrite:
-            again = f"{again} --overwrite"  # since the page is there now
-    return _told(report, output, again)
+    trouble = None if html is None else await attempted(lambda: report.write_html(html))
+    if html is not None and trouble is None and not overwrite:
+        again = same_command(sys.argv[1:], also="--overwrite")  # since the page is there now
+    return code_with(trouble, _told(report, output, again), output)
 
 
 @define
@@ -338,13 +339,6 @@ class _Sofar:
             return "Nothing was sent."
         known = f"{self.done:,} of {_campaigns(self.total)} are done with. " if self.total else ""
         return f"{known}To go on, run it again: {again}"
-
-
-def _check_free(path: Path, *, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} is there already.", hint="Name another file, or pass --overwrite.")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"There is no folder {path.parent}.")
 
 
 def _question(outlook: Outlook, context: Context, asked: Asked) -> str:
@@ -467,13 +461,13 @@ async def report(
     Args:
         html: Write a page for people to this file, with a timeline.
         overwrite: Replace the file of --html, if it is there.
-        csv: Print CSV, a line for each campaign.
+        csv: Print CSV, a line for each campaign. A name that a spreadsheet would take for a formula gets a ' before it.
     """
     output = context.output
     if csv and output.json:
         raise UsageError("--csv and --json are two ways to print it: choose one.")
     if html is not None:
-        _check_free(html, overwrite=overwrite)
+        check_free(html, overwrite=overwrite, needed=[journal])
     with spoken_as_command():
         view = await _view(journal, begun=True)
     assert view is not None  # noqa: S101 - else it would have said so
@@ -481,7 +475,8 @@ async def report(
     if html is not None:
         await asyncio.to_thread(whole.write_html, html)
     if csv:
-        output.raw(_as_csv(whole).encode())
+        with StreamOut(output) as out:
+            await out.write(_as_csv(whole).encode())
     elif html is None or output.json:
         output.document(whole.as_dict(), _report_as_text(whole, output))
     if html is not None:
@@ -496,8 +491,18 @@ def _as_csv(whole: RerunReport) -> str:
     for outcome in whole:
         values: dict[str, Any] = outcome.as_dict()
         values.update(values.pop("comparison") or {})
-        writer.writerow(["" if values.get(name) is None else values[name] for name in _CSV])
+        writer.writerow([_as_cell(name, values.get(name)) for name in _CSV])
     return text.getvalue()
+
+
+def _as_cell(name: str, value: object) -> object:
+    """Names and reasons are words of others: no terminal is to obey them, and no spreadsheet to compute them."""
+    if value is None:
+        return ""
+    if name not in {"campaign_name", "reason"}:
+        return value
+    text = legible(str(value), lines=False)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 @app.command
@@ -505,8 +510,9 @@ async def history(
     campaign: Annotated[str, Parameter(help="The id of the campaign.")], /, *, context: InContext
 ) -> None:
     """List the runs of a campaign, newest first."""
-    async with context.client() as ns:
-        runs = await ns.reruns.history(campaign)
+    with spoken_as_command():
+        async with context.client() as ns:
+            runs = await ns.reruns.history(campaign)
     columns = [
         Column("run", right=True),
         Column("group", whole=True),
