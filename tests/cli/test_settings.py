@@ -52,7 +52,7 @@ def test_flags_win_over_the_environment_and_that_over_the_profile_and_that_over_
     monkeypatch.setenv("NUDGESCRIBE_API_CODE", "from-the-environment")
 
     told = shell("whoami", "--base-url", service.sandbox.url, "--json")
-    assert told.code == 1  # the service refuses them; what was found is told all the same
+    assert told.code == 2  # the service refuses them; what was found is told all the same
     found = told.document["settings"]
     assert {name: item["source"].split(" in ")[0] for name, item in found.items()} == {
         "base_url": "--base-url",
