@@ -21,18 +21,21 @@ class Terminal:
         code: the exit code, once it has ended.
     """
 
-    def __init__(self, *arguments: str, width: int = 100, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: str, width: int = 100, height: int = 30, env: Mapping[str, str] | None = None
+    ) -> None:
         program, *given = COMMAND
         self.output = b""
         self.code: int | None = None
-        self._screen = pyte.Screen(width, 30)
+        self._heard = 0
+        self._screen = pyte.Screen(width, height)
         self._stream = pyte.ByteStream(self._screen)
         environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
         self._child = pexpect.spawn(
             program,
             [*given, *arguments],
             env=environment | {"TERM": "xterm-256color"} | dict(env or {}),
-            dimensions=(30, width),
+            dimensions=(height, width),
             timeout=30,
         )
 
@@ -53,6 +56,17 @@ class Terminal:
     def text(self) -> str:
         """What stands there now, as if lines had no end."""
         return "".join(self._screen.display)
+
+    @property
+    def said(self) -> str:
+        """All that came, as text."""
+        return self.output.decode()
+
+    def hear(self, text: str) -> None:
+        """Wait until this comes, after what was waited for before."""
+        while (found := self.output.find(text.encode(), self._heard)) < 0:
+            self._read()
+        self._heard = found + len(text.encode())
 
     def until(self, seen: Callable[[str], bool]) -> str:
         """Wait until the screen is such; what it is then."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pexpect  # type: ignore[import-untyped]
-import pyte
 import pytest
 from command_line import COMMAND, when
+from terminal import Terminal
 
 from nudgescribe_async.sandbox import Delay
 
@@ -28,70 +27,22 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 ESCAPE = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
 
 
-class Terminal:
-    """A process on a pseudo-terminal."""
-
-    def __init__(self, *arguments: str, columns: int = 100, env: dict[str, str] | None = None) -> None:
-        self._child: Any = pexpect.spawn(
-            COMMAND[0],
-            [*COMMAND[1:], *arguments],
-            env=os.environ | {"TERM": "xterm-256color"} | (env or {}),
-            dimensions=(60, columns),
-            encoding="utf-8",
-            timeout=30,
-        )
-        self._columns = columns
-        self.text = ""
-
-    def wait_for(self, text: str) -> None:
-        self._child.expect_exact(text)
-        self.text += self._child.before + text
-
-    def type(self, keys: str) -> None:
-        self._child.send(keys)
-
-    def end(self) -> int:
-        self._child.expect(pexpect.EOF)
-        self.text += self._child.before
-        self._child.close()
-        status = self._child.exitstatus
-        assert status is not None, f"ended by signal {self._child.signalstatus}"
-        return int(status)
-
-    def kill(self) -> None:
-        self._child.close(force=True)
-
-    @property
-    def screen(self) -> list[str]:
-        """What is seen, line for line."""
-        shown = pyte.Screen(self._columns, 60)
-        pyte.Stream(shown).feed(self.text)
-        return [line.rstrip() for line in shown.display]
-
-
 @pytest.fixture
 def on_terminal() -> Iterator[Callable[..., Terminal]]:
-    opened: list[Terminal] = []
-
-    def start(*arguments: str, **options: Any) -> Terminal:
-        opened.append(Terminal(*arguments, **options))
-        return opened[-1]
-
-    yield start
-    for terminal in opened:
-        terminal.kill()
+    with ExitStack() as opened:
+        yield lambda *arguments, **options: opened.enter_context(Terminal(*arguments, height=60, **options))
 
 
 def test_a_terminal_has_colour_and_a_pipe_has_none(
     settings: Service, on_terminal: Callable[..., Terminal], process: Process
 ) -> None:
     coloured = on_terminal("doctor")
-    assert coloured.end() == 0
-    assert "\x1b[32mok" in coloured.text
+    assert coloured.wait() == 0
+    assert "\x1b[32mok" in coloured.said
 
     plain = on_terminal("doctor", env={"NO_COLOR": "1"})
-    assert plain.end() == 0
-    assert not ESCAPE.search(plain.text)
+    assert plain.wait() == 0
+    assert not ESCAPE.search(plain.said)
 
     piped = process("doctor")
     assert (piped.code, piped.err) == (0, "")
@@ -99,19 +50,19 @@ def test_a_terminal_has_colour_and_a_pipe_has_none(
 
 
 def test_a_terminal_of_40_columns_shows_whole_ids(settings: Service, on_terminal: Callable[..., Terminal]) -> None:
-    narrow = on_terminal("campaigns", "list", columns=40)
-    assert narrow.end() == 0
+    narrow = on_terminal("campaigns", "list", width=40)
+    assert narrow.wait() == 0
     for name, campaign_id in settings.campaigns.items():
-        assert f"id: {campaign_id}" in narrow.screen
-        assert f"name: {name}" in narrow.screen
+        assert f"id: {campaign_id}" in narrow.screen.splitlines()
+        assert f"name: {name}" in narrow.screen.splitlines()
 
-    wide = on_terminal("campaigns", "list", columns=140)
-    assert wide.end() == 0
-    assert wide.screen[0].split() == ["id", "name", "status", "run", "published", "workspace"]
+    wide = on_terminal("campaigns", "list", width=140)
+    assert wide.wait() == 0
+    assert wide.screen.splitlines()[0].split() == ["id", "name", "status", "run", "published", "workspace"]
 
-    explained = on_terminal("groups", "--help", columns=40)
-    assert explained.end() == 0
-    assert max(len(ESCAPE.sub("", line)) for line in explained.text.splitlines()) <= 40
+    explained = on_terminal("groups", "--help", width=40)
+    assert explained.wait() == 0
+    assert max(len(ESCAPE.sub("", line)) for line in explained.said.splitlines()) <= 40
 
 
 def test_what_destroys_asks_on_a_terminal(settings: Service, on_terminal: Callable[..., Terminal]) -> None:
@@ -119,21 +70,21 @@ def test_what_destroys_asks_on_a_terminal(settings: Service, on_terminal: Callab
     group_id = settings.call(lambda sandbox: sandbox.create_customer_group("Old friends", customers=customers))
     for answer, code, deleted in (("\n", 1, 0), ("no\n", 1, 0), ("y\n", 0, 1)):
         asking = on_terminal("groups", "delete", "Old friends")
-        asking.wait_for("[y/N]")
-        assert f"Delete the group 'Old friends' ({group_id}) with 2 customers?" in asking.text.replace("\r\n", " ")
+        asking.hear("[y/N]")
+        assert f"Delete the group 'Old friends' ({group_id}) with 2 customers?" in asking.said.replace("\r\n", " ")
         asking.type(answer)
-        assert asking.end() == code
-        assert ("Nothing was done." in asking.text) == (code == 1)
+        assert asking.wait() == code
+        assert ("Nothing was done." in asking.said) == (code == 1)
         assert settings.sandbox.effects["customer_groups.delete"] == deleted
 
 
 def test_ctrl_c_at_a_question_ends_it_and_does_nothing(settings: Service, on_terminal: Callable[..., Terminal]) -> None:
     asking = on_terminal("fields", "delete", "purchases")
-    asking.wait_for("[y/N]")
-    before = len(asking.text)
+    asking.hear("[y/N]")
+    before = len(asking.said)
     asking.type("\x03")
-    assert asking.end() == 130
-    assert asking.text[before:].split() in (["Interrupted."], ["^CInterrupted."])
+    assert asking.wait() == 130
+    assert asking.said[before:].split() in (["Interrupted."], ["^CInterrupted."])
     assert settings.sandbox.effects["profile_fields.delete"] == 0
 
 
@@ -149,22 +100,22 @@ def test_login_shows_no_secret_that_is_typed(
         ("API key: ", owner.api_key),
         ("Password: ", owner.password),
     ):
-        typing.wait_for(prompt)
+        typing.hear(prompt)
         typing.type(f"{keys}\n")
-    assert typing.end() == 0
-    assert owner.email in typing.text
-    assert owner.api_key not in typing.text
-    assert owner.password not in typing.text
-    assert "The credentials of" in typing.text
+    assert typing.wait() == 0
+    assert owner.email in typing.said
+    assert owner.api_key not in typing.said
+    assert owner.password not in typing.said
+    assert "The credentials of" in typing.said
     assert settings.sandbox.count("auth.authenticate", 200) == 1
 
     leaving = on_terminal("login")
-    leaving.wait_for("E-mail address: ")
+    leaving.hear("E-mail address: ")
     leaving.type("a@x.example\n")
-    leaving.wait_for("API key: ")
+    leaving.hear("API key: ")
     leaving.type("\x03")
-    assert leaving.end() == 130
-    assert "Traceback" not in leaving.text
+    assert leaving.wait() == 130
+    assert "Traceback" not in leaving.said
 
 
 def test_a_locale_without_other_letters_is_no_reason_to_crash(
@@ -180,8 +131,8 @@ def test_a_locale_without_other_letters_is_no_reason_to_crash(
     assert "Kundschaft 東京 é" in {line["group_name"] for line in lines.lines}
 
     shown = on_terminal("groups", "--help", env=ASCII)
-    assert shown.end() == 0
-    assert shown.text.isascii()
+    assert shown.wait() == 0
+    assert shown.said.isascii()
 
 
 def test_a_pipe_that_nobody_reads_ends_the_command_silently(settings: Service) -> None:
