@@ -211,6 +211,12 @@ def test_what_may_have_taken_effect_says_so_and_where_to_look(settings: Service,
     assert shell("groups", "create", "Spring", "--json").error["may_have_taken_effect"] is True
 
 
+def test_what_may_have_taken_effect_says_so_also_without_the_words_of_the_package() -> None:
+    error = errors.OutcomeUnknownError("Lost.")
+    error.may_have_taken_effect, error.look = True, "campaigns.list"
+    assert failure_of(error).hint == "It may have taken effect: look with campaigns.list before you do it again."
+
+
 def test_retries_are_told_as_warnings_and_errors_once(settings: Service, shell: Shell) -> None:
     settings.inject(Status(503, retry_after=0.01), operation="customer_groups.list", times=1)
     result = shell("groups", "list")

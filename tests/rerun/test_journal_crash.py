@@ -126,7 +126,7 @@ class Connection(sqlite3.Connection):
 
 def connect(path, how):
     made = sqlite3.connect(f"{{path.as_uri()}}?{{how}}", uri=True, isolation_level=None, factory=Connection)
-    made.text_factory = module._text
+    made.text_factory = module.read_text
     return made
 
 def opened(path, plan, **options):
