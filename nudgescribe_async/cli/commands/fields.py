@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from nudgescribe_async.cli.choosing import the_one
 from nudgescribe_async.cli.context import InContext, Workspace, Yes  # noqa: TC001 - read at run time
-from nudgescribe_async.cli.failures import CommandError, UsageError
+from nudgescribe_async.cli.failures import UsageError
 from nudgescribe_async.cli.output import Column
 from nudgescribe_async.cli.wording import spoken_as_command
 
@@ -24,19 +25,15 @@ Kind = Literal["string", "number", "char", "Date", "currency"]
 
 
 async def _find(ns: Nudgescribe, workspace: str, wanted: str) -> ProfileField:
-    fields = await ns.profile_fields.list(workspace)
-    for field in fields:
-        if field.profile_field_id == wanted:
-            return field
-    named = [field for field in fields if field.field_name == wanted]
-    if not named:
-        raise CommandError(
-            f"The workspace {workspace} has no profile field {wanted!r}.", hint="`nudgescribe fields list` shows them."
-        )
-    if len(named) > 1:
-        ids = ", ".join(field.profile_field_id for field in named)
-        raise UsageError(f"{len(named)} profile fields are named {wanted!r}.", hint=f"Use the id of one: {ids}.")
-    return named[0]
+    return the_one(
+        wanted,
+        await ns.profile_fields.list(workspace),
+        what="profile field",
+        id_of=lambda field: field.profile_field_id,
+        name_of=lambda field: field.field_name,
+        workspace=workspace,
+        listed_by="fields list",
+    )
 
 
 @app.command(name="list")

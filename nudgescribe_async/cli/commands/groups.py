@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from nudgescribe_async.cli.choosing import the_one
 from nudgescribe_async.cli.context import InContext, Workspace, Yes  # noqa: TC001 - read at run time
-from nudgescribe_async.cli.failures import CommandError, UsageError
 from nudgescribe_async.cli.output import Column
 from nudgescribe_async.cli.plain import members
 from nudgescribe_async.cli.wording import spoken_as_command
@@ -32,19 +32,15 @@ async def find_group(ns: Nudgescribe, workspace: str, wanted: str) -> CustomerGr
         CommandError: there is none.
         UsageError: several have this name.
     """
-    groups = await ns.customer_groups.list(workspace)
-    for group in groups:
-        if group.customer_group_id == wanted:
-            return group
-    named = [group for group in groups if group.group_name == wanted]
-    if not named:
-        raise CommandError(
-            f"The workspace {workspace} has no group {wanted!r}.", hint="`nudgescribe groups list` shows them."
-        )
-    if len(named) > 1:
-        ids = ", ".join(group.customer_group_id for group in named)
-        raise UsageError(f"{len(named)} groups are named {wanted!r}.", hint=f"Use the id of one: {ids}.")
-    return named[0]
+    return the_one(
+        wanted,
+        await ns.customer_groups.list(workspace),
+        what="group",
+        id_of=lambda group: group.customer_group_id,
+        name_of=lambda group: group.group_name,
+        workspace=workspace,
+        listed_by="groups list",
+    )
 
 
 async def count_customers(ns: Nudgescribe, group_id: str) -> int:
