@@ -1,0 +1,1 @@
+"""Looks where the service differs from the contract."""
