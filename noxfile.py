@@ -11,6 +11,8 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_external_run = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+# All but Spark, which is large.
+EXTRAS = "sandbox,contract,speed,parquet,fsspec,crypto,cli,keyring,httpx,pyreqwest,otel"
 
 
 def group(name: str) -> list[str]:
@@ -30,16 +32,29 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests against the installed wheel: with ``speed`` and coverage, then in debug mode without ``speed``."""
-    session.install(".[sandbox,contract,speed,parquet,fsspec,crypto,cli,keyring]", *group("tests"))
+    session.install(f".[{EXTRAS}]", *group("tests"))
     # Safe path: otherwise Python puts the checkout on the path, where it hides the installed wheel.
     environment = {"NUDGESCRIBE_TEST_INSTALLED": "1", "PYTHONSAFEPATH": "1"}
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs, env=environment)
-    session.run("coverage", "report", "--fail-under=97", "--skip-covered")
+    elsewhere = "*/nudgescribe_async/spark/*"  # see the session `spark`
+    session.run("coverage", "report", "--fail-under=97", "--skip-covered", f"--omit={elsewhere}")
     if not session.posargs:
         session.run("pip", "uninstall", "--yes", "--quiet", "msgspec", "uvloop")
         debug = {"PYTHONASYNCIODEBUG": "1", "PYTHONDEVMODE": "1"}
         session.run("pytest", "-m", "not slow", env=environment | debug)
+
+
+@nox.session
+def spark(session: nox.Session) -> None:
+    """The tests with Spark, in ``local[2]`` and on worker processes: wants Java 17."""
+    session.install(".[spark,sandbox,speed]", *group("spark"))
+    report = {"COVERAGE_FILE": str(Path(session.create_tmp()) / "coverage")}
+    environment = {"NUDGESCRIBE_TEST_INSTALLED": "1", "NUDGESCRIBE_TEST_SPARK": "1", "PYTHONSAFEPATH": "1"} | report
+    measured = ("coverage", "run", "--source-pkgs=nudgescribe_async.spark")
+    session.run(*measured, "-m", "pytest", *(session.posargs or ["tests/spark"]), env=environment)
+    if not session.posargs:
+        session.run("coverage", "report", "--include=*/nudgescribe_async/spark/*", "--fail-under=95", env=report)
 
 
 @nox.session
@@ -56,7 +71,7 @@ def types(session: nox.Session) -> None:
     """Mypy strict on everything, pyright strict on the package."""
     session.install(
         "-e",
-        ".[sandbox,contract,speed,parquet,fsspec,crypto,cli,keyring]",
+        f".[{EXTRAS},spark]",
         *group("types"),
         *group("tests"),
         *group("bench"),
