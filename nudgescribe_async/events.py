@@ -2,22 +2,37 @@
 
 ``str()`` of an event is a sentence for a log. No event holds a secret, a body, or anything of a customer:
 of the headers of an answer, an allow-list is kept.
+
+Four events say where a call, or a job of several calls, begins and ends. They are for tracing: the log has no line
+for them, and only a subscriber that asks for them (``spans=True``) is told.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import inspect
 import logging
 from collections.abc import Callable
-from typing import TypeAlias
+from itertools import count
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 from attrs import field, fields, frozen
 
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
 __all__ = [
+    "CallEnded",
     "CallGivenUp",
+    "CallStarted",
     "EffectUnknown",
     "Event",
     "Events",
+    "Job",
+    "JobEnded",
+    "JobKind",
+    "JobStarted",
     "PageFetched",
     "PagesDrifted",
     "RequestFinished",
@@ -27,10 +42,16 @@ __all__ = [
     "RequestsResumed",
     "RerunProgress",
     "RerunsBegan",
+    "SpanEvent",
     "TokenRenewalFailed",
     "TokenRenewed",
     "log_event",
 ]
+
+T = TypeVar("T")
+
+JobKind: TypeAlias = Literal["pages", "reruns", "rerun"]
+"""``"pages"``: an iteration over pages. ``"reruns"``: a plan of reruns. ``"rerun"``: one campaign of a plan."""
 
 
 @frozen(kw_only=True, str=False)
@@ -311,6 +332,112 @@ class RerunProgress:
         return f"{self.operation}: campaign {self.campaign_id} {step}{detail} ({self.done:,} of {self.total:,} done)"
 
 
+# --- where calls and jobs begin and end ----------------------------------------------------------------------------
+
+
+@frozen(kw_only=True, str=False)
+class CallStarted:
+    """A call begins: all its requests, what it waits for, and the reading of its answer lie between this and its end.
+
+    Attributes:
+        operation: what is called.
+        call: the number of the call within its client.
+        method: of its requests.
+        url: where they go. No operation has arguments in its URL. Of a signed URL, the origin alone.
+        signed: whether it goes to a signed URL, at another origin than that of the service.
+    """
+
+    operation: str
+    call: int
+    method: str
+    url: str
+    signed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.operation} (call {self.call}) begins: {self.method} {self.url}"
+
+
+@frozen(kw_only=True, str=False)
+class CallEnded:
+    """A call has ended. It is told in the task, and in the context, in which ``CallStarted`` was.
+
+    Attributes:
+        operation: what was called.
+        call: the number of the call within its client.
+        seconds: all of it.
+        attempts: requests that were sent.
+        status: of the answer that it ended with, a success or an error; ``None`` if it ended with none.
+        error: the name of the class of the error that it ended with; ``None`` if it succeeded.
+    """
+
+    operation: str
+    call: int
+    seconds: float
+    attempts: int
+    status: int | None = None
+    error: str | None = None
+
+    def __str__(self) -> str:
+        ended = "ended" if self.error is None else f"ended with {self.error}"
+        return f"{self.operation} (call {self.call}) {ended} after {self.seconds:.3f} s, attempts: {self.attempts}"
+
+
+@frozen(kw_only=True, str=False)
+class JobStarted:
+    """Several calls that belong together are going to be made.
+
+    It is told in a context of its own (``contextvars``), of which each task that makes the calls has a copy. So a
+    context variable that a subscriber sets is seen by these calls, and by nothing else.
+
+    Attributes:
+        operation: what is done.
+        job: the number of the job within its client.
+        kind: of what the job consists.
+        total: the campaigns of a plan.
+        campaign_id: the campaign, if the job is one.
+    """
+
+    operation: str
+    job: int
+    kind: JobKind
+    total: int | None = None
+    campaign_id: str | None = None
+
+    def __str__(self) -> str:
+        campaign = f", campaign {self.campaign_id}" if self.campaign_id is not None else ""
+        return f"{self.operation} (job {self.job}, {self.kind}{campaign}) begins"
+
+
+@frozen(kw_only=True, str=False)
+class JobEnded:
+    """A job has ended, and so have its calls.
+
+    Attributes:
+        operation: what was done.
+        job: the number of the job within its client.
+        kind: of what the job consisted.
+        outcome: of pages, ``"complete"``, ``"left"`` (the consumer wanted no more) or ``"failed"``; of a plan,
+            ``"complete"``, ``"incomplete"`` or ``"failed"``; of a campaign, one of ``RerunState``.
+        done: pages that were handed out, or campaigns that succeeded.
+        items: items that were handed out.
+        error: the name of the class of the error that it ended with, if there is one.
+    """
+
+    operation: str
+    job: int
+    kind: JobKind
+    outcome: str
+    done: int = 0
+    items: int = 0
+    error: str | None = None
+
+    def __str__(self) -> str:
+        error = f", {self.error}" if self.error is not None else ""
+        return f"{self.operation} (job {self.job}, {self.kind}) ended: {self.outcome}{error}"
+
+
+SpanEvent: TypeAlias = CallStarted | CallEnded | JobStarted | JobEnded
+
 Event: TypeAlias = (
     RequestStarted
     | RequestFinished
@@ -375,9 +502,28 @@ class Events:
     """
 
     _subscribers: list[Callable[[Event], None]] = field(factory=lambda: [log_event])
+    _span_subscribers: list[Callable[[Event | SpanEvent], None]] = field(
+        factory=list["Callable[[Event | SpanEvent], None]"], init=False
+    )
+    _jobs: Iterator[int] = field(factory=lambda: count(1), init=False)
 
-    def subscribe(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
+    @overload
+    def subscribe(
+        self, subscriber: Callable[[Event], None], *, spans: Literal[False] = False
+    ) -> Callable[[], None]: ...
+
+    @overload
+    def subscribe(
+        self, subscriber: Callable[[Event | SpanEvent], None], *, spans: Literal[True]
+    ) -> Callable[[], None]: ...
+
+    def subscribe(self, subscriber: Callable[..., None], *, spans: bool = False) -> Callable[[], None]:
         """Call ``subscriber`` with every event from now on; what comes back ends that.
+
+        Args:
+            subscriber: a plain function of an event.
+            spans: whether it is also told where calls and jobs begin and end: ``SpanEvent``. Of what has begun already it
+                may be told the end alone.
 
         Raises:
             TypeError: it cannot be called, or it is a coroutine function, which nobody would await.
@@ -388,14 +534,17 @@ class Events:
                 "loop, at once; for work that waits, put the event into an asyncio.Queue."
             )
 
-        def entry(event: Event) -> None:  # one of its own, so that who subscribes twice can end either
+        def entry(event: Event | SpanEvent) -> None:  # one of its own, so that who subscribes twice can end either
             subscriber(event)
 
         self._subscribers.append(entry)
+        if spans:
+            self._span_subscribers.append(entry)
 
         def unsubscribe() -> None:
-            if entry in self._subscribers:
-                self._subscribers.remove(entry)
+            for entries in (self._subscribers, self._span_subscribers):
+                if entry in entries:
+                    entries.remove(entry)
 
         return unsubscribe
 
@@ -406,10 +555,80 @@ class Events:
         logger, level = _LOGGERS[kind]
         return logger.isEnabledFor(level)
 
+    @property
+    def spans_heard(self) -> bool:
+        """Whether anybody wants to know where calls and jobs begin and end."""
+        return bool(self._span_subscribers)
+
     def emit(self, event: Event) -> None:
         """Tell everybody."""
-        for subscriber in tuple(self._subscribers):
-            try:
-                subscriber(event)
-            except Exception:  # whatever a subscriber does wrong is its own affair
-                _LOGGER.exception("A subscriber failed on %s.", type(event).__name__)
+        _tell(self._subscribers, event)
+
+    def emit_span(self, event: SpanEvent) -> None:
+        """Tell those who want to know where calls and jobs begin and end."""
+        _tell(self._span_subscribers, event)
+
+    def job(self, operation: str, kind: JobKind, *, total: int | None = None) -> Job | None:
+        """Several calls that belong together begin; ``None`` if nobody wants to know."""
+        if not self._span_subscribers:
+            return None
+        return Job(self, JobStarted(operation=operation, job=self.next_job(), kind=kind, total=total))
+
+    def next_job(self) -> int:
+        """A number for a job."""
+        return next(self._jobs)
+
+
+def _tell(subscribers: list[Callable[[Any], None]], event: Event | SpanEvent) -> None:
+    for subscriber in tuple(subscribers):
+        try:
+            subscriber(event)
+        except Exception:  # whatever a subscriber does wrong is its own affair
+            _LOGGER.exception("A subscriber failed on %s.", type(event).__name__)
+
+
+class Job:
+    """A job that somebody wants to know of.
+
+    Each task that makes calls of the job runs in a copy of the context in which its begin was told. The context of the
+    caller, whose loop may be suspended in the middle of the job, is never touched.
+    """
+
+    def __init__(self, events: Events, started: JobStarted) -> None:
+        self._events = events
+        self._started = started
+        self._ended = False
+        self._context = contextvars.copy_context()
+        self._context.run(events.emit_span, started)
+
+    def task(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """A task that makes calls of the job."""
+        return asyncio.create_task(work, name=name, context=self._context.copy())
+
+    def begin(self, operation: str, kind: JobKind, *, campaign_id: str) -> Job:
+        """A job that is a part of this one."""
+        started = JobStarted(operation=operation, job=self._events.next_job(), kind=kind, campaign_id=campaign_id)
+        return self._context.run(Job, self._events, started)
+
+    def tell(self, event: Event) -> None:
+        """Tell everybody of something that happened to the job, and not to one of its calls."""
+        self._context.run(self._events.emit, event)
+
+    def end(self, outcome: str, *, done: int = 0, items: int = 0, error: str | None = None) -> None:
+        """Tell its end. What comes after the first time is not told."""
+        if self._ended:
+            return
+        self._ended = True
+        started = self._started
+        self._context.run(
+            self._events.emit_span,
+            JobEnded(
+                operation=started.operation,
+                job=started.job,
+                kind=started.kind,
+                outcome=outcome,
+                done=done,
+                items=items,
+                error=error,
+            ),
+        )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from nudgescribe_async.events import Job
+
 __all__ = ["ORDERS", "Order", "PageWindow"]
 
 P = TypeVar("P")
@@ -53,6 +55,8 @@ class PageWindow(Generic[P]):
         self._closed = False
         self._by_completion = order == "completion"
         self._came = asyncio.Event()
+        self.job: Job | None = None
+        """That the requests are part of, if somebody wants to know."""
 
     def ask(self, *, first: bool = False) -> None:
         """Ask for the next page, whether or not there is one.
@@ -60,7 +64,8 @@ class PageWindow(Generic[P]):
         Args:
             first: whether it is to be taken before all others, even if they come before it.
         """
-        task = asyncio.create_task(self._in_slot(self._next), name=f"nudgescribe page {self._next}")
+        start = asyncio.create_task if self.job is None else self.job.task
+        task = start(self._in_slot(self._next), name=f"nudgescribe page {self._next}")
         self._waiting[task] = self._next
         self._next = next(self._numbers)
         if self._by_completion and not first:

@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from itertools import count as count_from
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -39,9 +40,12 @@ from nudgescribe_async.page_window import ORDERS, Order, PageWindow
 if TYPE_CHECKING:
     from typing import Self
 
+    from nudgescribe_async.events import Job
+
 __all__ = ["Page", "PageIterator", "PageSource"]
 
 P = TypeVar("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 LARGE = 2**20
@@ -370,6 +374,10 @@ class _Reading(Generic[P, T]):
     """Who iterates."""
     tail: asyncio.Task[None] | None = None
     """A look at the last page, while the others are read."""
+    job: Job | None = None
+    """What its calls belong to, if somebody wants to know."""
+    outcome: tuple[str, str | None] = ("left", None)
+    """How it ends: unless anything else is found out, its consumer wants no more."""
 
     # --- what is known of it -------------------------------------------------------------------------------------
 
@@ -444,9 +452,20 @@ class _Reading(Generic[P, T]):
 
     async def _turn(self) -> _Open[T] | None:
         """The next page; ``None`` at the end."""
+        try:
+            page = await self._after_that()
+        except BaseException as error:
+            self.outcome = ("failed", type(error).__name__)
+            raise
+        if page is None:
+            self.outcome = ("complete", None)
+        return page
+
+    async def _after_that(self) -> _Open[T] | None:
         if self.started is None:
             self.started = time.monotonic()
             self.reader = asyncio.current_task()
+            self.job = self.window.job = self.events.job(self.source.operation, "pages")
             # Together with the number of pages. One that was begun comes first, since a cursor remembers only one.
             self.window.ask(first=self.cursor.part is not None)
             await self._begin()
@@ -474,7 +493,13 @@ class _Reading(Generic[P, T]):
                 self._emit(" ".join(self.report().drift))
         if self.tail is not None:
             self.window.adopt(self.tail)
-        await self.window.aclose()
+        try:
+            await self.window.aclose()
+        finally:
+            if self.job is not None:
+                outcome, error = self.outcome
+                self.job.end(outcome, done=self.pages_out, items=self.report().items, error=error)
+                self.job = self.window.job = None  # who keeps the iterator for its cursor does not keep the context
 
     async def _begin(self) -> None:
         """Ask how many pages there are; and look whether the items are still where the cursor says."""
@@ -501,13 +526,23 @@ class _Reading(Generic[P, T]):
         if self.source.count is None:
             return None
         async with self.slots:
-            return await self.source.count()
+            return await self._asked(self.source.count)
+
+    async def _asked(self, ask: Callable[[], Awaitable[R]]) -> R:
+        """A call that the iteration waits for: in a task of its own only if it must be known where it belongs."""
+        if self.job is None:
+            return await ask()
+
+        async def asking() -> R:
+            return await ask()
+
+        return await self.job.task(asking(), name="nudgescribe iteration")
 
     async def _again(self, number: int) -> Sequence[T]:
         """The items of a page that was handed out by an earlier iteration."""
         try:
             async with self.slots:
-                return [*(await self._decoded(await self.source.fetch(number)))]
+                return [*(await self._decoded(await self._asked(partial(self.source.fetch, number))))]
         except _FAILURES as error:
             raise self._failure(number, error) from error
 
@@ -658,7 +693,8 @@ class _Reading(Generic[P, T]):
         return failure
 
     def _emit(self, drift: str) -> None:
-        self.events.emit(PagesDrifted(operation=self.source.operation, drift=drift))
+        tell = self.events.emit if self.job is None else self.job.tell
+        tell(PagesDrifted(operation=self.source.operation, drift=drift))
 
     def _tell(self, page: _Open[T]) -> None:
         if self.events.heard(PageFetched):

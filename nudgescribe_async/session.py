@@ -13,10 +13,12 @@ again once. What is refused again is final.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import platform
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 from attrs import frozen
 
@@ -38,7 +40,9 @@ from nudgescribe_async.errors import (
     TransportError,
 )
 from nudgescribe_async.events import (
+    CallEnded,
     CallGivenUp,
+    CallStarted,
     EffectUnknown,
     Events,
     RequestFinished,
@@ -55,7 +59,7 @@ from nudgescribe_async.transport.multipart import FileSource, file_body, multipa
 from nudgescribe_async.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 
     from nudgescribe_async.auth import TokenManager
     from nudgescribe_async.call import Once, Sink
@@ -69,6 +73,7 @@ __all__ = ["Session"]
 T = TypeVar("T")
 
 USER_AGENT = f"nudgescribe_async/{__version__} Python/{platform.python_version()}"
+_LOGGER = logging.getLogger("nudgescribe_async.session")
 _DEFAULT = CallOptions()
 _NO_TOKEN = (TransportError, DeadlineExceededError, APIStatusError, AuthenticationError)
 
@@ -93,6 +98,11 @@ def _forget_frames(error: BaseException) -> None:
         if link is not None and (link is error or link.__traceback__ is not None):
             link.__traceback__ = None
             todo += [link.__cause__, link.__context__]
+
+
+def _origin(link: str) -> str:
+    parts = urlsplit(link)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -167,6 +177,7 @@ class Session:
         self._active: set[asyncio.Timeout] = set()
         self._idle = asyncio.Event()
         self._to_tell: list[Callable[[], None]] = []
+        self._more_headers: list[Callable[[int], Mapping[str, str]]] = []
 
     @property
     def clock(self) -> Clock:
@@ -203,8 +214,11 @@ class Session:
             TypeError: an argument is missing or of the wrong type.
             ValueError: an argument has a value that cannot be right.
         """
-        answer = await self.exchange(endpoint, values, options, bearer=bearer, closing=closing, once=once)
-        return self.decode(endpoint, answer)
+        call = self._begin(endpoint, values, options, closing=closing)
+        call.once = once
+        if self.events.spans_heard:
+            return await self._told(call, lambda: self._decoded(call, bearer))
+        return self.decode(endpoint, await self._conduct(call, bearer))
 
     async def exchange(
         self,
@@ -212,10 +226,7 @@ class Session:
         values: Mapping[str, object],
         options: CallOptions | None = None,
         *,
-        bearer: str | None = None,
         into: Sink | None = None,
-        closing: bool = False,
-        once: Once | None = None,
     ) -> Answer:
         """One call, its answer left as it came. See ``call``.
 
@@ -223,19 +234,12 @@ class Session:
             endpoint: the operation.
             values: its arguments.
             options: for this call alone.
-            bearer: the token, for an operation that has one handed in.
             into: takes the body of a success, however long, so that the answer has none. What says itself that it
                 is no file is in the answer nevertheless; ``decode`` raises what there is to say of it.
-            closing: as for ``call``.
-            once: as for ``call``.
         """
-        # Calls under way may need a token while the client closes.
-        self.admit(endpoint.operation, closing=closing or endpoint.bearer is not Bearer.ACCESS)
-        options = _checked_options(endpoint, options)
-        # In no variables: tracebacks may show those, and the body may hold a password.
-        call = self._new_call(endpoint, *self._message(endpoint, values, options), options)
-        call.sink, call.once = into, once
-        return await self._conduct(call, bearer)
+        call = self._begin(endpoint, values, options)
+        call.sink = into
+        return await self._exchanged(call)
 
     async def follow(
         self, endpoint: Endpoint[str], link: Secret, options: CallOptions | None = None, *, into: Sink
@@ -256,12 +260,81 @@ class Session:
         headers = Headers({"Accept": "*/*", "User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
         call = self._new_call(endpoint, link, headers, None, options)
         call.link, call.sink = link, into
-        return await self._conduct(call, None)
+        return await self._exchanged(call)
 
     def retry_policy(self, options: CallOptions) -> RetryPolicy:
         """How often and how long apart a call with these options is tried."""
         priority = options.priority if options.priority is not None else Priority.INTERACTIVE
         return options.retries if options.retries is not None else self._retry[priority]
+
+    def add_headers(self, more: Callable[[int], Mapping[str, str]]) -> Callable[[], None]:
+        """Have every request of the service carry what ``more`` gives for its call; what comes back ends that.
+
+        It is called with the number of the call, in the context in which the call is made, before each attempt. A header
+        that is there already stays. Requests to other origins, by signed URL, get none. If it raises, or gives what no
+        header can be, that is logged, and the request is sent without.
+        """
+        self._more_headers.append(more)
+
+        def end() -> None:
+            if more in self._more_headers:
+                self._more_headers.remove(more)
+
+        return end
+
+    def _begin(
+        self,
+        endpoint: Endpoint[Any],
+        values: Mapping[str, object],
+        options: CallOptions | None,
+        *,
+        closing: bool = False,
+    ) -> Call:
+        # Calls under way may need a token while the client closes.
+        self.admit(endpoint.operation, closing=closing or endpoint.bearer is not Bearer.ACCESS)
+        options = _checked_options(endpoint, options)
+        # In no variables: tracebacks may show those, and the body may hold a password.
+        return self._new_call(endpoint, *self._message(endpoint, values, options), options)
+
+    async def _exchanged(self, call: Call) -> Answer:
+        if self.events.spans_heard:
+            return await self._told(call, lambda: self._conduct(call, None))
+        return await self._conduct(call, None)
+
+    async def _decoded(self, call: Call, bearer: str | None) -> Any:
+        return self.decode(call.endpoint, await self._conduct(call, bearer))
+
+    async def _told(self, call: Call, work: Callable[[], Awaitable[T]]) -> T:
+        """Await a call, and tell where it begins and ends."""
+        operation, error, status = call.endpoint.operation, None, None
+        try:
+            self.events.emit_span(
+                CallStarted(
+                    operation=operation,
+                    call=call.number,
+                    method=call.endpoint.method,
+                    url=call.url if call.link is None else _origin(call.link),
+                    signed=call.link is not None,
+                )
+            )
+            result = await work()
+            status = call.attempts[-1].status
+        except BaseException as failure:
+            error = type(failure).__name__
+            status = failure.status if isinstance(failure, APIStatusError) else None
+            raise
+        finally:
+            self.events.emit_span(
+                CallEnded(
+                    operation=operation,
+                    call=call.number,
+                    seconds=self._clock.monotonic() - call.started,
+                    attempts=len(call.attempts),
+                    status=status,
+                    error=error,
+                )
+            )
+        return result
 
     def _new_call(
         self,
@@ -645,6 +718,8 @@ class Session:
             headers = headers.with_header(name, value)
         if call.token is not None:
             headers = self._with_token(call.endpoint, headers, call.token)
+        if self._more_headers and call.link is None:
+            headers = self._with_more(call.number, headers)
         request = Request(
             method=call.endpoint.method,
             url=call.url,
@@ -695,6 +770,19 @@ class Session:
             authorized = headers.with_header("Authorization", Secret(f"Bearer {token}"))
             self._authorized[endpoint.operation] = authorized
         return authorized
+
+    def _with_more(self, call: int, headers: Headers) -> Headers:
+        """The headers with those that somebody adds to every request."""
+        for more in tuple(self._more_headers):
+            try:
+                added = CallOptions(headers=more(call)).headers  # checked as those of a user are
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it is no affair of the call
+                _LOGGER.warning("No headers could be added to a request: %s.", type(error).__name__)
+                continue
+            for name, value in added.items():
+                if name not in headers:
+                    headers = headers.with_header(name, value)
+        return headers
 
     def _finished(self, call: Call, number: int, started: float, outcome: Answer | BaseException) -> Attempt:
         """What there is to remember of an attempt; everybody is told."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import logging
 from typing import Any
 
@@ -9,10 +11,15 @@ import attrs
 import pytest
 
 from nudgescribe_async.events import (
+    CallEnded,
     CallGivenUp,
+    CallStarted,
     EffectUnknown,
     Event,
     Events,
+    Job,
+    JobEnded,
+    JobStarted,
     PageFetched,
     PagesDrifted,
     RequestFinished,
@@ -22,6 +29,7 @@ from nudgescribe_async.events import (
     RequestStarted,
     RerunProgress,
     RerunsBegan,
+    SpanEvent,
     TokenRenewalFailed,
     TokenRenewed,
     log_event,
@@ -272,3 +280,108 @@ async def _coroutine(event: Event) -> None: ...
 def test_what_cannot_be_told_at_once_is_refused(subscriber: Any) -> None:
     with pytest.raises(TypeError, match="A subscriber must be a plain function"):
         Events().subscribe(subscriber)
+
+
+# --- where calls and jobs begin and end ----------------------------------------------------------------------------------
+
+
+BEGINS = CallStarted(operation="a.b", call=7, method="POST", url="https://x.test/v1/cg")
+SPAN_EXAMPLES: list[tuple[SpanEvent, str]] = [
+    (BEGINS, "a.b (call 7) begins: POST https://x.test/v1/cg"),
+    (
+        CallEnded(operation="a.b", call=7, seconds=0.5, attempts=2, status=200),
+        "a.b (call 7) ended after 0.500 s, attempts: 2",
+    ),
+    (
+        CallEnded(operation="a.b", call=7, seconds=0.5, attempts=0, error="CancelledError"),
+        "a.b (call 7) ended with CancelledError after 0.500 s, attempts: 0",
+    ),
+    (JobStarted(operation="a.b", job=1, kind="pages"), "a.b (job 1, pages) begins"),
+    (JobStarted(operation="a.b", job=2, kind="rerun", campaign_id="c"), "a.b (job 2, rerun, campaign c) begins"),
+    (JobEnded(operation="a.b", job=1, kind="pages", outcome="left", done=2), "a.b (job 1, pages) ended: left"),
+    (
+        JobEnded(operation="a.b", job=1, kind="pages", outcome="failed", error="PageError"),
+        "a.b (job 1, pages) ended: failed, PageError",
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "sentence"), SPAN_EXAMPLES)
+def test_what_says_where_something_begins_or_ends_is_a_sentence_with_room_for_no_secret(
+    event: SpanEvent, sentence: str
+) -> None:
+    assert str(event) == sentence
+    names = {attribute.name for attribute in attrs.fields(type(event))}
+    assert names <= {"operation", "call", "method", "url", "signed", "seconds", "attempts", "status", "error", "job", "kind", "total", "campaign_id", "outcome", "done", "items"}  # fmt: skip
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        setattr(event, min(names), 1)
+
+
+def test_only_who_asks_is_told_where_calls_begin_and_end_and_the_log_never_is(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "nudgescribe_async")
+    events, told, all_of_it = Events(), list[Event](), list[Event | SpanEvent]()
+    events.subscribe(told.append)
+    before = events.spans_heard
+    assert events.job("a.b", "pages") is None
+    end = events.subscribe(all_of_it.append, spans=True)
+    assert (before, events.spans_heard) == (False, True)
+    events.emit(STARTED)
+    events.emit_span(BEGINS)
+    assert (told, all_of_it) == ([STARTED], [STARTED, BEGINS])
+    end()
+    end()
+    assert not events.spans_heard
+    events.emit_span(BEGINS)
+    assert len(all_of_it) == 2
+    assert [record.getMessage() for record in caplog.records] == [str(STARTED)]
+
+
+def test_a_subscriber_that_raises_where_a_call_begins_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    events, told = Events(), list[Event | SpanEvent]()
+
+    def broken(_: Event | SpanEvent) -> None:
+        raise ZeroDivisionError("my fault")
+
+    events.subscribe(broken, spans=True)
+    events.subscribe(told.append, spans=True)
+    events.emit_span(BEGINS)
+    assert told == [BEGINS]
+    assert "A subscriber failed on CallStarted." in caplog.text
+
+
+WHERE: contextvars.ContextVar[str] = contextvars.ContextVar("where", default="outside")
+
+
+async def test_a_job_has_a_context_of_its_own_which_each_of_its_tasks_has_a_copy_of() -> None:
+    events, told = Events(), list[tuple[str, str]]()
+
+    def subscriber(event: Event | SpanEvent) -> None:
+        told.append((type(event).__name__, WHERE.get()))
+        if isinstance(event, JobStarted):
+            WHERE.set(f"job {event.job}")
+
+    async def work() -> str:
+        before = WHERE.get()
+        WHERE.set("a task's own")
+        await asyncio.sleep(0)
+        return before
+
+    events.subscribe(subscriber, spans=True)
+    job = events.job("a.b", "reruns", total=2)
+    assert isinstance(job, Job)
+    part = job.begin("a.b", "rerun", campaign_id="c")
+    assert WHERE.get() == "outside"
+    tasks = [job.task(work(), name="a"), job.task(work(), name="b"), part.task(work(), name="c")]
+    assert await asyncio.gather(*tasks) == ["job 1", "job 1", "job 2"]
+    part.tell(STARTED)
+    part.end("succeeded")
+    part.end("unknown")
+    job.end("complete", done=1)
+    assert told == [
+        ("JobStarted", "outside"),
+        ("JobStarted", "job 1"),
+        ("RequestStarted", "job 2"),
+        ("JobEnded", "job 2"),
+        ("JobEnded", "job 1"),
+    ]
+    assert WHERE.get() == "outside"

@@ -30,6 +30,7 @@ from nudgescribe_async.threads import in_thread
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
 
+    from nudgescribe_async.events import Job
     from nudgescribe_async.options import CallOptions
     from nudgescribe_async.rerun.choices import Choices
     from nudgescribe_async.rerun.item import RerunItem, RerunStep
@@ -70,6 +71,9 @@ class _Job:
         self._objections: dict[str, Refused | Failed] = {}
         self._defect: Exception | None = None
         self._finished: set[str] = set()
+        self._job: Job | None = None
+        self._campaigns: dict[str, Job] = {}
+        """Those at work, if somebody wants to know."""
         self._cut = False
         self._told: RerunReport | None = None
         self._began = self._now()
@@ -131,11 +135,20 @@ class _Job:
         claimed = self._claim(ledger)
         self._busy.update(claimed)
         forget = self._session.when_closing(partial(self._halt.now, "the client was closed"))
+        outcome, done, failure = "failed", 0, None
         try:
-            return await self._conduct(claimed, ledger)
+            self._job = self._session.events.job(OPERATION, "reruns", total=len(self._plan))
+            report = await self._conduct(claimed, ledger)
+            outcome, done = "complete" if report.complete else "incomplete", len(report.succeeded)
+        except BaseException as error:
+            failure = type(error).__name__
+            raise
         finally:
             forget()
             self._busy.difference_update(claimed)
+            if self._job is not None:
+                self._job.end(outcome, done=done, error=failure)
+        return report
 
     def _tell_beginning(self, journal: Journal) -> None:
         asked = self._choices.asked
@@ -173,7 +186,8 @@ class _Job:
 
     async def _conduct(self, campaigns: list[str], ledger: Ledger) -> RerunReport:
         """Do the work in a task of its own, which a cancelled caller leaves time to end in good order."""
-        work = asyncio.create_task(self._work(campaigns, ledger), name="nudgescribe reruns")
+        start = asyncio.create_task if self._job is None else self._job.task
+        work = start(self._work(campaigns, ledger), name="nudgescribe reruns")
         stopper = self._stopper(work)
         cancelled: asyncio.CancelledError | None = None
         timer = None
@@ -393,11 +407,14 @@ class _Job:
         for campaign_id in left:
             if self._halt:
                 return
-            await self._guarded(starter.start(campaign_id))
-            if ledger.has_run(campaign_id):
-                follow(campaign_id)
-            else:
-                self._finish(campaign_id, ledger)
+            await self._belonging(campaign_id, self._started(campaign_id, starter, ledger, follow))
+
+    async def _started(self, campaign_id: str, starter: Starter, ledger: Ledger, follow: Callable[[str], None]) -> None:
+        await self._guarded(starter.start(campaign_id))
+        if ledger.has_run(campaign_id):
+            follow(campaign_id)
+        else:
+            self._finish(campaign_id, ledger)
 
     def _follow(self, tasks: asyncio.TaskGroup, follower: Follower, ledger: Ledger, campaign_id: str) -> None:
         asked = self._choices.asked
@@ -407,9 +424,25 @@ class _Job:
             self._finish(campaign_id, ledger)
 
         if asked.follow:
-            tasks.create_task(follow(), name="nudgescribe rerun")
+            tasks.create_task(self._belonging(campaign_id, follow()), name="nudgescribe rerun")
         else:
             self._finish(campaign_id, ledger)
+
+    async def _belonging(self, campaign_id: str, work: Coroutine[object, object, None]) -> None:
+        """Work on a campaign: in a task of its own only if it must be known where its calls belong."""
+        if self._job is None:
+            await work
+            return
+        if campaign_id not in self._campaigns:
+            self._campaigns[campaign_id] = self._job.begin(OPERATION, "rerun", campaign_id=campaign_id)
+        await self._campaigns[campaign_id].task(work, name="nudgescribe rerun")
+
+    def _end_campaign(self, campaign_id: str, ledger: Ledger) -> None:
+        if (job := self._campaigns.pop(campaign_id, None)) is not None:
+            note = ledger.notes.get(campaign_id)
+            state = state_of(ledger.item(campaign_id), self._choices.asked)
+            error = None if note is None or note.error is None else type(note.error).__name__
+            job.end(state, done=int(state == "succeeded"), error=None if state == "succeeded" else error)
 
     async def _guarded(self, work: Coroutine[object, object, None]) -> None:
         """What fails in a way that nobody has thought of stops everything in good order, and is raised at the end."""
@@ -425,5 +458,6 @@ class _Job:
             return
         self._finished.add(campaign_id)
         ledger.finish(campaign_id, state)
+        self._end_campaign(campaign_id, ledger)
         if state != "succeeded" and self._choices.fail_fast:
             self._halt.now(f"campaign {campaign_id} was not run as wanted, and fail_fast was asked for")
