@@ -51,10 +51,17 @@ def spark(session: nox.Session) -> None:
     session.install(".[spark,sandbox,speed]", *group("spark"))
     report = {"COVERAGE_FILE": str(Path(session.create_tmp()) / "coverage")}
     environment = {"NUDGESCRIBE_TEST_INSTALLED": "1", "NUDGESCRIBE_TEST_SPARK": "1", "PYTHONSAFEPATH": "1"} | report
-    measured = ("coverage", "run", "--source-pkgs=nudgescribe_async.spark")
-    session.run(*measured, "-m", "pytest", *(session.posargs or ["tests/spark"]), env=environment)
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or ["tests/spark"]), env=environment)
     if not session.posargs:
         session.run("coverage", "report", "--include=*/nudgescribe_async/spark/*", "--fail-under=95", env=report)
+
+
+@nox.session
+def spark_cluster(session: nox.Session) -> None:
+    """A million rows read by two worker processes, one of them killed, and a limit kept; ``-- --small`` shows it works."""
+    session.install(".[spark,sandbox,speed]", *group("spark"))
+    where = {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": str(Path(session.bin) / "python")}
+    session.run("python", "benchmarks/spark_cluster.py", *session.posargs, env=where)
 
 
 @nox.session

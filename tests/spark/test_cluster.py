@@ -1,0 +1,49 @@
+"""The short form of ``benchmarks/spark_cluster.py``: two executors, processes that are killed, and a limit on requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pyspark", reason="the extra spark is not installed")
+
+if int(version("pandas").partition(".")[0]) >= 3:
+    pytest.skip("PySpark does not work with pandas 3", allow_module_level=True)
+if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+    pytest.skip("there is no Java", allow_module_level=True)
+
+SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "spark_cluster.py"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are looked for in /proc")
+def test_two_executors_read_what_an_export_does_whatever_is_killed_and_keep_the_limit() -> None:
+    run = subprocess.run(
+        [sys.executable, str(SCRIPT), "--small", "--json"],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable},
+    )
+    assert run.stdout, run.stderr.decode()
+    found = json.loads(run.stdout)
+    assert found["faults"] == []
+    assert run.returncode == 0
+    plain, whole, worker, executor, exported, limited, written = found["runs"]
+    assert plain["rows"]["count"] == plain["rows"]["ids"] == 20_000
+    assert plain["rows"] == whole["rows"] == worker["rows"] == executor["rows"]
+    assert [kind.split()[0] for kind in worker["killed"] + executor["killed"]] == ["Python", "executor"]
+    # What a lost task had read is read again. Each of the 16 tasks may ask for a page beyond its own.
+    assert 200 <= whole["page_requests"] <= 216
+    assert whole["page_requests"] <= min(worker["page_requests"], executor["page_requests"])
+    assert whole["logins"] == 1
+    assert limited["rows"] == exported["rows"]
+    assert limited["refused"] == 0
+    assert limited["most_in_a_second"] <= 50
+    assert written["rows"]["count"] == 20_000
