@@ -375,7 +375,7 @@ class ResponseDecodeError(NudgescribeError):
         path: where in the JSON, such as ``$[3].created_at``.
         expected: what the contract says.
         received: what came instead: its kind and size, never its content.
-        evidence: how well the contract knows this: ``seed``, ``reference`` or ``assumed``.
+        evidence: how well the contract knows this: ``seed``, ``reference``, ``observed`` or ``assumed``.
         unreadable: whether the answer is none of the service at all: HTML, empty, cut off, garbled. Asking again
             may help then, and was tried where that is safe.
     """

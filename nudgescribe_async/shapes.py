@@ -9,6 +9,7 @@ from typing import NoReturn, TypeAlias
 __all__ = [
     "ASSUMED",
     "JSON",
+    "OBSERVED",
     "REFERENCE",
     "SEED",
     "Evidence",
@@ -32,12 +33,16 @@ class Evidence(StrEnum):
     REFERENCE = "reference"
     """Stated elsewhere in the public reference."""
 
+    OBSERVED = "observed"
+    """Named by analogy, and since seen in the answers of the service."""
+
     ASSUMED = "assumed"
     """Named by analogy: plausible, unverified."""
 
 
 SEED: Mapping[str, Evidence] = {"evidence": Evidence.SEED}
 REFERENCE: Mapping[str, Evidence] = {"evidence": Evidence.REFERENCE}
+OBSERVED: Mapping[str, Evidence] = {"evidence": Evidence.OBSERVED}
 ASSUMED: Mapping[str, Evidence] = {"evidence": Evidence.ASSUMED}
 
 

@@ -49,7 +49,7 @@ OPERATIONS = {
 }
 EVIDENCE = {str(evidence) for evidence in Evidence}
 ROOT = checkout()
-GENERATED = ("pyproject.toml", "nudgescribe_async/contract", "nudgescribe_async/endpoints", "docs/operations.md")
+GENERATED = ("pyproject.toml", "nudgescribe_async", "docs/operations.md")
 in_checkout = pytest.mark.skipif(ROOT is None, reason="the tests were taken out of the checkout")
 
 

@@ -67,6 +67,11 @@ COMMANDS: Final = {
         It looks at the settings, the name of the host, the connection, TLS and the clock, logs in, and makes one harmless
         read of each kind. Nothing is changed. A check that cannot be made, because an earlier one failed or because
         there is nothing to read, says so. It exits with 0 if no check failed, else with 1.
+
+        With --contract it looks closer: it logs in, makes some 25 harmless reads one after the other, and tells where the
+        answers differ from the contract, and which assumptions of it they confirm. The report holds shapes only: names of
+        fields, types, counts, and no value of anybody. It exits with 0 if nothing differs, with 1 if something does, and with 3
+        if nothing does in what was answered, and some of it was not.
         """,
     ),
     "groups": ("groups:app", "List, create, rename and delete the customer groups of a workspace."),

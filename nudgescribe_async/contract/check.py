@@ -13,11 +13,12 @@ class ContractError(Exception):
     """The contract says something that the generator cannot use. Nothing was written."""
 
 
+EVIDENCE = ("seed", "reference", "observed", "assumed")
 WORDS = {
-    "x-evidence": ("seed", "reference", "assumed"),
+    "x-evidence": EVIDENCE,
     "x-effect": ("read", "create", "update", "delete", "action"),
     "x-retry": ("safe", "idempotent", "unsafe"),
-    "x-context-headers": ("seed", "reference", "assumed"),
+    "x-context-headers": EVIDENCE,
     "x-format": ("timestamp",),
     "x-secret": (True, False),
     "x-personal": (True, False),

@@ -11,8 +11,9 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from attrs import define
@@ -258,7 +259,7 @@ def models(contract: Contract) -> str:
         _header("What the service answers, as typed values."),
         "from datetime import datetime\nfrom enum import StrEnum\nfrom typing import TypedDict\n\nimport attrs\n",
         "from nudgescribe_async.profiles import HasProfile\n",
-        "from nudgescribe_async.shapes import ASSUMED, JSON, REFERENCE, SEED, NotPickled, hidden, names_only, no_extra\n",
+        "from nudgescribe_async.shapes import ASSUMED, JSON, OBSERVED, REFERENCE, SEED, NotPickled, hidden, names_only, no_extra\n",
         f"__all__ = {exported!r}\n",
     ]
     parts += [_enum(name, schema) for name, schema in enums]
@@ -643,8 +644,8 @@ def page(contract: Contract) -> str:
         "",
         (
             "Every fact carries how well it is known: **seed** (stated by an operation page of the reference, example "
-            "included), **reference** (stated elsewhere in it), **assumed** (named by analogy, unverified). To correct "
-            f"one, edit the contract and run `{COMMAND}`."
+            f"included), **reference** (stated elsewhere in it), {_observed(contract)}**assumed** (named by analogy, "
+            f"unverified). To correct one, edit the contract and run `{COMMAND}`."
         ),
         "",
         _counting(contract),
@@ -681,6 +682,25 @@ def page(contract: Contract) -> str:
                 "",
             ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _observed(contract: Contract) -> str:
+    """What the word means, once the contract uses it."""
+    if "observed" not in _evidence(contract.document):
+        return ""
+    return "**observed** (named by analogy, and seen in answers of the service), "
+
+
+def _evidence(node: object) -> Iterator[str]:
+    """All words of evidence below a node."""
+    if isinstance(node, dict):
+        for key, value in cast("dict[str, object]", node).items():
+            if key == "x-evidence":
+                yield str(value)
+            yield from _evidence(value)
+    elif isinstance(node, list):
+        for value in cast("list[object]", node):
+            yield from _evidence(value)
 
 
 def _counting(contract: Contract) -> str:

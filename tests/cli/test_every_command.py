@@ -63,6 +63,7 @@ def steps(service: Service, folder: Path) -> list[Step]:
         Step("login"),
         Step("whoami"),
         Step("doctor"),
+        Step("doctor", ("--contract",)),
         Step("groups create", ("Spring",)),
         Step("groups rename", ("Spring", "Summer")),
         Step("groups list"),
