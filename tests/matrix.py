@@ -50,9 +50,11 @@ from nudgescribe_async.sandbox import (
     Status,
 )
 from nudgescribe_async.testing import Close, Corrupt, FaultProxy, Replace, Reset, Stall, Trickle, Truncate
+from nudgescribe_async.transport.aiohttp import AiohttpTransport
 
 if TYPE_CHECKING:
     from nudgescribe_async.testing import ProxyFault
+    from nudgescribe_async.transport import Transport
 
 ATTEMPTS = 3
 API_CODE = "code-MARKED-4d81"
@@ -574,6 +576,46 @@ def _service() -> list[Trouble]:
 TROUBLES: tuple[Trouble, ...] = (*_network(), *_service())
 
 
+# --- transports ------------------------------------------------------------------------------------------------------
+
+
+def _httpx() -> Transport:
+    from nudgescribe_async.transport.httpx import HttpxTransport
+
+    return HttpxTransport()
+
+
+def _pyreqwest() -> Transport:
+    from nudgescribe_async.transport.pyreqwest import PyreqwestTransport
+
+    return PyreqwestTransport()
+
+
+# Those that have a socket. The first is the one of most users, and of all other tests.
+TRANSPORTS: Mapping[str, Callable[[], Transport]] = {
+    "aiohttp": AiohttpTransport,
+    "httpx": _httpx,
+    "pyreqwest": _pyreqwest,
+}
+
+
+def may_hold_one_more(transport: str, row: Row, trouble: Trouble) -> bool:
+    """Whether there may be one connection more than requests at once, as the transport says itself.
+
+    That over pyreqwest has other connections for uploads, and cannot take back a request that nobody waits for any more:
+    it is answered, and its connection kept for the next.
+    """
+    return transport == "pyreqwest" and (row.name == "customers.check(file)" or trouble.back is Back.TOO_LATE)
+
+
+def may_be_stuck(transport: str, row: Row, trouble: Trouble) -> bool:
+    """Whether a connection may outlive the client, as the transport says itself.
+
+    That over pyreqwest waits for the answer to an upload that was sent whole as long as the server does not close.
+    """
+    return transport == "pyreqwest" and row.name == "customers.check(file)" and trouble.name.startswith("stall-")
+
+
 # --- one cell --------------------------------------------------------------------------------------------------------
 
 
@@ -638,8 +680,10 @@ class _Counts:
         )
 
 
-async def observe(row: Row, trouble: Trouble, *, forever: bool, witness: Witness | None = None) -> Observation:
-    """Let a trouble befall a call, once or for ever."""
+async def observe(
+    row: Row, trouble: Trouble, *, forever: bool, transport: str = "aiohttp", witness: Witness | None = None
+) -> Observation:
+    """Let a trouble befall a call over a transport, once or for ever."""
     observation = Observation()
     clock = _Clock()
     options = CallOptions(timeout=_DEADLINE) if trouble.back is Back.TOO_LATE else None
@@ -657,6 +701,7 @@ async def observe(row: Row, trouble: Trouble, *, forever: bool, witness: Witness
             timeout=timeout,
             api_code=API_CODE,
             clock=clock,
+            transport=TRANSPORTS[transport](),
         )
         if witness is not None:
             witness.begin(sandbox, proxy, ns)
@@ -689,12 +734,14 @@ async def observe(row: Row, trouble: Trouble, *, forever: bool, witness: Witness
             )
             await _use_again(ns, sandbox, row, observation.error)
             at_once = 2 if trouble.late or (row.kind is Kind.RENEWAL and trouble.back is Back.TOO_LATE) else 1
+            at_once += may_hold_one_more(transport, row, trouble)
             await _until(lambda: proxy.connections <= at_once)
             observation.connections_too_many = max(0, proxy.connections - at_once)
             if witness is not None:
                 witness.end(observation)
-        await _until(lambda: proxy.connections == 0)
-        observation.connections_at_the_end = proxy.connections
+        if not may_be_stuck(transport, row, trouble):
+            await _until(lambda: proxy.connections == 0)
+            observation.connections_at_the_end = proxy.connections
     return observation
 
 
@@ -770,18 +817,18 @@ def _note(observation: Observation, event: Event) -> None:
 
 # --- many cells at once ----------------------------------------------------------------------------------------------
 
-_TOGETHER: dict[tuple[str, bool], dict[str, Observation | BaseException]] = {}
+_TOGETHER: dict[tuple[str, str, bool], dict[str, Observation | BaseException]] = {}
 
 
-async def observed(row: Row, trouble: Trouble, *, forever: bool) -> Observation:
+async def observed(row: Row, trouble: Trouble, *, forever: bool, transport: str = "aiohttp") -> Observation:
     """As ``observe``; of a slow trouble, all rows have it at once, and the result is kept for the others' turn."""
     if not trouble.slow:
-        return await observe(row, trouble, forever=forever)
-    key = trouble.name, forever
+        return await observe(row, trouble, forever=forever, transport=transport)
+    key = transport, trouble.name, forever
     if key not in _TOGETHER:
         rows = [row for row in ROWS if trouble.befalls(row)]
         results: list[Any] = await asyncio.gather(
-            *(observe(row, trouble, forever=forever) for row in rows), return_exceptions=True
+            *(observe(row, trouble, forever=forever, transport=transport) for row in rows), return_exceptions=True
         )
         _TOGETHER[key] = {row.name: result for row, result in zip(rows, results, strict=True)}
     result = _TOGETHER[key][row.name]
@@ -789,4 +836,4 @@ async def observed(row: Row, trouble: Trouble, *, forever: bool) -> Observation:
         raise result
     # On a machine that is busy, with all of them at once, the client's patience can end before the server has begun.
     # Then it was another trouble than this one.
-    return result if result.as_meant else await observe(row, trouble, forever=forever)
+    return result if result.as_meant else await observe(row, trouble, forever=forever, transport=transport)

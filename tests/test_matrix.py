@@ -12,10 +12,11 @@ import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from enum import Enum, auto
+from importlib.util import find_spec
 
 import pytest
 from attrs import evolve, frozen
-from matrix import ATTEMPTS, ROWS, TROUBLES, Back, Kind, Observation, Row, Trouble, observed
+from matrix import ATTEMPTS, ROWS, TRANSPORTS, TROUBLES, Back, Kind, Observation, Row, Trouble, observed
 from operations import DOCUMENT, nodes
 
 from nudgescribe_async import (
@@ -268,21 +269,25 @@ THOROUGH = {
 
 
 def cells() -> Iterator[object]:
-    for row in ROWS:
-        for trouble in TROUBLES:
-            if trouble.befalls(row):
-                # Where a second request is never sent, it does not matter what would become of it.
-                once_is_enough = trouble.back in {Back.ANSWER, Back.FINAL, Back.NONSENSE, Back.TOO_LATE}
-                thorough = row.retry == "unsafe" or row.name in THOROUGH
-                for forever in (False,) if once_is_enough or not thorough else (False, True):
-                    name = f"{row.name}-{trouble.name}-{'always' if forever else 'once'}"
-                    # All of it is run once; in debug mode, which is slower, what is thorough is enough.
-                    yield pytest.param(row, trouble, forever, id=name, marks=() if thorough else pytest.mark.slow)
+    for transport in TRANSPORTS:
+        here = pytest.mark.skipif(find_spec(transport) is None, reason=f"{transport} is not installed")
+        for row in ROWS:
+            for trouble in TROUBLES:
+                if trouble.befalls(row):
+                    # Where a second request is never sent, it does not matter what would become of it.
+                    once_is_enough = trouble.back in {Back.ANSWER, Back.FINAL, Back.NONSENSE, Back.TOO_LATE}
+                    thorough = row.retry == "unsafe" or row.name in THOROUGH
+                    for forever in (False,) if once_is_enough or not thorough else (False, True):
+                        name = f"{row.name}-{trouble.name}-{'always' if forever else 'once'}-{transport}"
+                        # All of it is run once; in debug mode, which is slower, what is thorough is enough.
+                        quick = thorough and transport == "aiohttp"
+                        marks = [here] if quick else [here, pytest.mark.slow]
+                        yield pytest.param(row, trouble, forever, transport, id=name, marks=marks)
 
 
-@pytest.mark.parametrize(("row", "trouble", "forever"), [*cells()])
-async def test_what_comes_of_a_call_in_trouble(row: Row, trouble: Trouble, forever: bool) -> None:
-    seen = await observed(row, trouble, forever=forever)
+@pytest.mark.parametrize(("row", "trouble", "forever", "transport"), [*cells()])
+async def test_what_comes_of_a_call_in_trouble(row: Row, trouble: Trouble, forever: bool, transport: str) -> None:
+    seen = await observed(row, trouble, forever=forever, transport=transport)
     wanted = expected(row, trouble, forever=forever)
 
     assert type(seen.error) is (type(None) if wanted.error is None else wanted.error), seen.error

@@ -301,7 +301,8 @@ class Transport(Protocol):
     """Sends requests. Two coroutines are all that another HTTP library has to offer.
 
     ``send`` sends the request exactly once and returns when the headers of the answer are here.
-    It raises nothing but ``ConfigurationError`` (the request cannot be sent as it is),
+    It raises nothing but ``ConfigurationError`` (the request cannot be sent as it is, or the stream
+    of its body gave another number of bytes than its ``length``),
     ``RequestNotSentError`` (the server cannot have seen it), ``OutcomeUnknownError`` (it may have),
     ``ClientClosedError``, ``asyncio.CancelledError``, and whatever the stream of the body raised, as it
     is (the server has not seen a whole request then). When cancelled it leaves nothing behind. It

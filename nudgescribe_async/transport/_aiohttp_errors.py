@@ -7,11 +7,8 @@ No text here holds a query, a user name or the value of a header.
 
 from __future__ import annotations
 
-import os
 import socket
-import ssl
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.client_exceptions import TooManyRedirects, UnixClientConnectorError
@@ -26,11 +23,12 @@ from nudgescribe_async.errors import (
     OutcomeUnknownError,
     RequestNotSentError,
 )
+from nudgescribe_async.transport._failures import address_of, in_seconds, masked, reason_of, secrets_of
 
 if TYPE_CHECKING:
     from nudgescribe_async.transport import Request
 
-__all__ = ["OUTCOMES", "mapped", "without_secrets", "without_text"]
+__all__ = ["OUTCOMES", "mapped", "without_secrets"]
 
 _Outcome: TypeAlias = type[ConfigurationError] | type[RequestNotSentError] | type[OutcomeUnknownError]
 
@@ -99,11 +97,9 @@ def mapped(error: Exception, request: Request, *, reached: bool | None) -> Nudge
         outcome = OutcomeUnknownError
     elif reached is False and outcome is OutcomeUnknownError:
         outcome = RequestNotSentError
-    parts = urlsplit(request.url)
-    where = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
     if outcome is ConfigurationError:
         return ConfigurationError(f"aiohttp cannot send this request{_harmless(error, request)}. Nothing was sent.")
-    what = _what_happened(error, where, request, outcome)
+    what = _what_happened(error, address_of(request), request, outcome)
     if outcome is RequestNotSentError:
         return RequestNotSentError(f"{what} Nothing was sent.")
     return OutcomeUnknownError(what)
@@ -120,23 +116,23 @@ def _what_happened(error: Exception, where: str, request: Request, outcome: _Out
         case aiohttp.ServerFingerprintMismatch():
             return f"The TLS certificate of {where} is not the one whose fingerprint the session expects."
         case aiohttp.ClientSSLError():
-            return f"The TLS handshake with {error.host}:{error.port} failed: {_reason(error.os_error)}."
+            return f"The TLS handshake with {error.host}:{error.port} failed: {reason_of(error.os_error)}."
         case aiohttp.ClientConnectorDNSError():
-            return f"The name of {error.host}:{error.port} was not found: {_reason(error.os_error)}."
+            return f"The name of {error.host}:{error.port} was not found: {reason_of(error.os_error)}."
         case aiohttp.ClientProxyConnectionError():
-            return f"No connection to the proxy {error.host}:{error.port}: {_reason(error.os_error)}."
+            return f"No connection to the proxy {error.host}:{error.port}: {reason_of(error.os_error)}."
         case aiohttp.ClientConnectorError():
-            return f"No connection to {error.host}:{error.port}: {_reason(error.os_error)}."
+            return f"No connection to {error.host}:{error.port}: {reason_of(error.os_error)}."
         case aiohttp.ClientHttpProxyError():
             return f"The proxy refused to connect to {where}, with status {error.status}."
         case aiohttp.ConnectionTimeoutError():
-            return f"There was no connection to {where} within {_seconds(request.connect_timeout)}."
+            return f"There was no connection to {where} within {in_seconds(request.connect_timeout)}."
         case TimeoutError() if outcome is RequestNotSentError:
-            return f"There was no connection to {where} within {_seconds(request.connect_timeout)}."
+            return f"There was no connection to {where} within {in_seconds(request.connect_timeout)}."
         case aiohttp.ServerTimeoutError():
-            return f"{where} sent nothing for {_seconds(request.read_timeout)}."
+            return f"{where} sent nothing for {in_seconds(request.read_timeout)}."
         case TimeoutError():
-            return f"{where} took nothing more of the body for {_seconds(request.read_timeout)}."
+            return f"{where} took nothing more of the body for {in_seconds(request.read_timeout)}."
         case aiohttp.ServerDisconnectedError():
             return f"The connection to {where} was closed without a whole answer."
         case aiohttp.ClientPayloadError():
@@ -144,50 +140,23 @@ def _what_happened(error: Exception, where: str, request: Request, outcome: _Out
         case aiohttp.ClientResponseError():
             return f"The answer of {where} is not valid HTTP."
         case OSError():
-            return f"The connection to {where} failed: {_reason(error)}."
+            return f"The connection to {where} failed: {reason_of(error)}."
         case _:
             return f"The exchange with {where} failed with {type(error).__name__}."
 
 
-def _reason(error: OSError) -> str:
-    """Why, in words of the system. What aiohttp adds may hold the URL."""
-    if isinstance(error, ssl.SSLError):
-        return error.reason or "TLS error"
-    if isinstance(error, socket.gaierror):
-        return error.strerror or "no address"
-    return os.strerror(error.errno) if error.errno else "the connection was lost"
-
-
-def _seconds(seconds: float | None) -> str:
-    return "the time allowed" if seconds is None else f"{seconds:g} s"
-
-
-def _secrets(request: Request) -> list[str]:
-    """What must not be shown, the longest first: header values, with and without a ``Bearer``, and the query."""
-    found = set(request.headers.values())
-    found |= {value.rpartition(" ")[2] for value in found if len(value.split(" ")) == 2}
-    found.add(urlsplit(request.url).query)
-    return sorted((value for value in found if len(value) >= 6), key=len, reverse=True)  # shorter ones hide nothing
-
-
 def _harmless(error: Exception, request: Request) -> str:
     text = str(error)
-    if type(error) not in {TypeError, ValueError, RuntimeError} or any(s in text for s in _secrets(request)):
+    if type(error) not in {TypeError, ValueError, RuntimeError} or any(s in text for s in secrets_of(request)):
         return ""
     return f": {text.rstrip('.')}"
 
 
-def without_text(error: Exception) -> Exception:
-    """The error of a parser, which quotes what it could not parse."""
-    error.args = ()
-    return error
-
-
 def without_secrets(error: BaseException, request: Request) -> BaseException:
     """The error, fit to be a ``__cause__``: tracebacks print it, and aiohttp puts whole URLs into its texts."""
-    secrets = _secrets(request)
+    secrets = secrets_of(request)
     if isinstance(error, aiohttp.InvalidURL):  # it keeps the URL where nobody else can reach
-        return type(error)(str(_masked(str(error), secrets)))
+        return type(error)(str(_without(str(error), secrets)))
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -207,22 +176,19 @@ def without_secrets(error: BaseException, request: Request) -> BaseException:
             link.headers, link.message = None, "not valid HTTP"
             link.args = (link.message,)
         else:
-            link.args = tuple(_masked(part, secrets) for part in cast("tuple[object, ...]", link.args))
+            link.args = tuple(_without(part, secrets) for part in cast("tuple[object, ...]", link.args))
             if isinstance(link, aiohttp.ServerDisconnectedError):  # it may hold what had come of an answer
                 link.message = "Server disconnected"
                 link.args = (link.message,)
             elif isinstance(link, OSError) and isinstance(link.strerror, str):
-                link.strerror = str(_masked(link.strerror, secrets))
+                link.strerror = str(_without(link.strerror, secrets))
         link = link.__cause__ or link.__context__
     return error
 
 
-def _masked(part: object, secrets: list[str]) -> object:
+def _without(part: object, secrets: list[str]) -> object:
     if isinstance(part, ConnectionKey):  # its proxy may hold a password
         return f"{part.host}:{part.port}"
     if not isinstance(part, (str, URL)):
         return part
-    masked = str(part)
-    for secret in secrets:
-        masked = masked.replace(secret, "***")
-    return masked
+    return masked(str(part), secrets)

@@ -20,24 +20,34 @@ connection turns out to be dead, whatever the service did with the first; see ``
 from __future__ import annotations
 
 import asyncio
-import re
 import select
 import socket
 import weakref
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from nudgescribe_async.address import is_loopback
 from nudgescribe_async.errors import ClientClosedError, ConfigurationError
 from nudgescribe_async.transport import Headers, Request, Response, StreamBody
-from nudgescribe_async.transport._aiohttp_errors import mapped, without_secrets, without_text
+from nudgescribe_async.transport._aiohttp_errors import mapped, without_secrets
+from nudgescribe_async.transport._checked import (
+    checked_body,
+    checked_headers,
+    checked_limit,
+    checked_method,
+    checked_proxy,
+    checked_seconds,
+    has_unusable,
+    positive,
+    proxy_of_environment,
+    refuse_plain_http_through,
+    without_text,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -57,9 +67,6 @@ CLOSE_GRACE: Final = 2.0  # seconds that closing connections may take before the
 CLOSED_MEANWHILE: Final = "The transport was closed while the request waited for a connection. Nothing was sent."
 
 _NOT_ADDED = (hdrs.CONTENT_TYPE,)
-_TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
-_NOT_IN_VALUES = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f]")
 
 
 class AiohttpTransport:
@@ -118,22 +125,16 @@ class AiohttpTransport:
             )
         if proxy_headers is not None and proxy is None and not trust_env:
             raise ConfigurationError("proxy_headers needs proxy or trust_env: without a proxy nobody gets them.")
-        for name, value in (("limit", limit), ("limit_per_host", limit_per_host)):
-            if value < 0:
-                raise ConfigurationError(f"{name} must be 0 (no limit) or more, not {value}.")
-        for name, number in (("keepalive_timeout", keepalive_timeout), ("read_buffer", read_buffer)):
-            if not number > 0:
-                raise ConfigurationError(f"{name} must be more than 0, not {number}.")
         self._session = session
         self._owns_session = session is None
         self._proxy = None if proxy is None else _proxy_url(proxy)
         self._proxy_headers = None if proxy_headers is None else _checked_headers(Headers(proxy_headers))
         self._trust_env = trust_env
         self._ssl_context = ssl_context
-        self._limit = limit
-        self._limit_per_host = limit_per_host
-        self._keepalive_timeout = keepalive_timeout
-        self._read_buffer = read_buffer
+        self._limit = checked_limit("limit", limit)
+        self._limit_per_host = checked_limit("limit_per_host", limit_per_host)
+        self._keepalive_timeout = positive("keepalive_timeout", keepalive_timeout)
+        self._read_buffer = int(positive("read_buffer", read_buffer))
         self._sockets = _Sockets()
         self._urls: dict[str, URL] = {}
         self._closed = False
@@ -174,14 +175,11 @@ class AiohttpTransport:
             raise ConfigurationError(
                 "The session has auth= of its own, and the request has an Authorization header: make the session without."
             )
-        if not _TOKEN.fullmatch(request.method):
-            raise ConfigurationError(f"{request.method!r} is no HTTP method.")
+        checked_method(request.method)
         timeout = _timeout(request.connect_timeout, request.read_timeout)
         proxy = self._proxy
         if url.scheme == "http":
-            # It is for loopback, or somebody's own service: what goes over it must not pass through others.
-            if proxy is not None and not is_loopback(proxy.host or ""):
-                raise ConfigurationError("A request over plain http is not sent through a proxy on another host.")
+            refuse_plain_http_through(None if proxy is None else proxy.host)
         elif proxy is None and self._trust_env:
             proxy = await asyncio.to_thread(_proxy_of_environment, url)
         sending = _Sending()
@@ -191,7 +189,7 @@ class AiohttpTransport:
                 url,
                 headers=headers,
                 data=body,
-                skip_auto_headers=_NOT_ADDED if body is not None and hdrs.CONTENT_TYPE not in headers else None,
+                skip_auto_headers=_NOT_ADDED if hdrs.CONTENT_TYPE not in headers else None,
                 allow_redirects=False,
                 raise_for_status=False,
                 auto_decompress=True,
@@ -633,7 +631,7 @@ def _checked_url(text: str) -> URL:
     try:
         # What came encoded, a signature for instance, must not be encoded again.
         url = URL(text, encoded=text.isascii())
-        usable = url.scheme in {"http", "https"} and bool(url.host) and not _NOT_IN_URLS.search(text)
+        usable = url.scheme in {"http", "https"} and bool(url.host) and not has_unusable(text)
     except (ValueError, TypeError) as error:
         raise ConfigurationError("The URL cannot be parsed. Check the base URL.") from without_text(error)
     if not usable:
@@ -645,21 +643,14 @@ def _checked_url(text: str) -> URL:
 
 def _proxy_url(text: str) -> URL:
     try:
-        url = URL(text)
-        usable = url.scheme in {"http", "https"} and bool(url.host) and not _NOT_IN_URLS.search(text)
-    except (ValueError, TypeError) as error:
+        return URL(checked_proxy(text))
+    except ValueError as error:  # yarl is stricter here and there
         raise ConfigurationError("The URL of the proxy cannot be parsed.") from without_text(error)
-    if not usable:
-        raise ConfigurationError("The URL of the proxy must look like http://host:port or https://host:port.")
-    return url
 
 
 def _proxy_of_environment(url: URL) -> URL | None:
-    """The proxy for ``url``; blocking, since some systems ask their settings."""
-    proxy = getproxies().get(url.scheme)
-    if proxy is None or proxy_bypass(f"{url.host}:{url.port}"):
-        return None
-    return _proxy_url(proxy if "://" in proxy else f"http://{proxy}")
+    proxy = proxy_of_environment(url.scheme, f"{url.host}:{url.port}")
+    return None if proxy is None else _proxy_url(proxy)
 
 
 def _prepared_headers(headers: Headers) -> CIMultiDict[str]:
@@ -671,51 +662,18 @@ def _prepared_headers(headers: Headers) -> CIMultiDict[str]:
 
 
 def _checked_headers(headers: Headers) -> CIMultiDict[str]:
-    checked: CIMultiDict[str] = CIMultiDict()
-    for name, value in headers.pairs():
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise ConfigurationError(f"{name!r} cannot be the name of a header. Nothing was sent.")
-        if not isinstance(value, str):
-            raise ConfigurationError(f"The value of the header {name} must be a str. Nothing was sent.")
-        if _NOT_IN_VALUES.search(value):
-            raise ConfigurationError(f"The value of the header {name} holds a control character. Nothing was sent.")
-        try:
-            value.encode("latin-1")
-        except UnicodeEncodeError:
-            raise ConfigurationError(
-                f"The value of the header {name} holds a character that headers cannot carry. Nothing was sent."
-            ) from None
-        checked[name] = value
-    return checked
+    return CIMultiDict(checked_headers(headers))
 
 
 def _checked_body(request: Request, headers: CIMultiDict[str]) -> _Body | None:
-    if hdrs.TRANSFER_ENCODING in headers:
-        raise ConfigurationError("The transport frames the body: leave out the header Transfer-Encoding.")
-    if request.body is None:
-        length: int | None = 0
-        body = None
-    elif isinstance(request.body, (bytes, StreamBody)):
-        body = _Body(request.body, patience=request.read_timeout)
-        length = body.size
-    else:
-        raise ConfigurationError(f"A body must be bytes, a StreamBody or None, not {type(request.body).__name__}.")
-    announced = headers.get(hdrs.CONTENT_LENGTH)
-    if announced is not None and announced != str(length):
-        raise ConfigurationError("The header Content-Length contradicts the body: leave it out.")
-    return body
+    checked_body(request, headers)
+    return None if request.body is None else _Body(request.body, patience=request.read_timeout)
 
 
 @lru_cache(maxsize=16)
 def _timeout(connect: float | None, read: float | None) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(
         total=None,
-        connect=_checked_seconds("connect_timeout", connect),
-        sock_read=_checked_seconds("read_timeout", read),
+        connect=checked_seconds("connect_timeout", connect),
+        sock_read=checked_seconds("read_timeout", read),
     )
-
-
-def _checked_seconds(name: str, seconds: float | None) -> float | None:
-    if seconds is not None and not seconds > 0:  # aiohttp would take 0 for "for ever"
-        raise ConfigurationError(f"{name} must be more than 0 seconds, or None for no limit; not {seconds}.")
-    return seconds

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import asyncio
 import inspect
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +12,8 @@ import trustme
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestServer
 
-from nudgescribe_async.transport import Transport
+from nudgescribe_async.testing.conformance._servers import RawHandler, RawServer
 from nudgescribe_async.transport.aiohttp import AiohttpTransport
-from nudgescribe_async.transport.in_process import InProcessTransport
 
 
 class _ResponseOfToday(ClientResponse):
@@ -42,86 +39,22 @@ async def transport() -> AsyncIterator[AiohttpTransport]:
         yield made
 
 
-Handler = Callable[["RawRequest", asyncio.StreamWriter], Awaitable[None]]
-
-
-class RawRequest:
-    def __init__(self, head: bytes, body: bytes, reader: asyncio.StreamReader) -> None:
-        self.head = head.decode()
-        self.line = self.head.partition("\r\n")[0]
-        self.method, self.target, _ = self.line.split(" ")
-        self.headers = {
-            name.lower(): value.strip()
-            for name, _, value in (line.partition(":") for line in self.head.split("\r\n")[1:] if line)
-        }
-        self.body = body
-        self.reader = reader
-
-
-class RawServer:
-    """A server that does what a test tells it to, valid HTTP or not."""
-
-    def __init__(self, handler: Handler, *, read_bodies: bool = True) -> None:
-        self.handler = handler
-        self.read_bodies = read_bodies
-        self.requests: list[RawRequest] = []
-        self.connections = 0
-        self.found = asyncio.Event()  # a client has come
-        self.lost = asyncio.Event()  # a client has gone away
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self, context: ssl.SSLContext | None = None) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=context)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        self.url = f"{'http' if context is None else 'https'}://127.0.0.1:{self.port}"
-
-    async def stop(self) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
-        self.found.set()
-        try:
-            with suppress(ConnectionError, ssl.SSLError, asyncio.CancelledError):
-                while not writer.is_closing():
-                    try:
-                        head = await reader.readuntil(b"\r\n\r\n")
-                    except asyncio.IncompleteReadError:
-                        break
-                    request = RawRequest(head, b"", reader)
-                    if self.read_bodies:
-                        request.body = await reader.readexactly(int(request.headers.get("content-length", 0)))
-                    self.requests.append(request)
-                    await self.handler(request, writer)
-        finally:
-            self.lost.set()
-            self._tasks.discard(task)
-            writer.transport.abort()
-
-
 ServeRaw = Callable[..., Awaitable[RawServer]]
 
 
 @pytest.fixture
 async def serve_raw() -> AsyncIterator[ServeRaw]:
+    """Servers that speak bytes: those of the conformance suite."""
     started: list[RawServer] = []
 
-    async def serve(handler: Handler, *, context: ssl.SSLContext | None = None, read_bodies: bool = True) -> RawServer:
-        server = RawServer(handler, read_bodies=read_bodies)
-        await server.start(context)
-        started.append(server)
-        return server
+    async def serve(handler: RawHandler, *, tls: ssl.SSLContext | None = None, read_bodies: bool = True) -> RawServer:
+        started.append(await RawServer(handler, read_bodies=read_bodies, tls=tls).start())
+        return started[-1]
 
     yield serve
     for server in started:
         await server.stop()
+        assert server.failure is None
 
 
 ServeApp = Callable[..., Awaitable[TestServer]]
@@ -159,25 +92,3 @@ def client_tls(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return context
-
-
-Connect = Callable[[web.Application], Awaitable[tuple[Transport, str]]]
-
-
-@pytest.fixture(params=["aiohttp", "in_process"])
-async def connect(request: pytest.FixtureRequest, serve_app: ServeApp) -> AsyncIterator[Connect]:
-    """Gives a transport to an application, and the URL of the application."""
-    made: list[Transport] = []
-
-    async def over_sockets(app: web.Application) -> tuple[Transport, str]:
-        server = await serve_app(app)
-        made.append(AiohttpTransport())
-        return made[-1], str(server.make_url("")).rstrip("/")
-
-    async def in_process(app: web.Application) -> tuple[Transport, str]:
-        made.append(InProcessTransport(app, shutdown_timeout=0.1))
-        return made[-1], "https://api.example.test"
-
-    yield over_sockets if request.param == "aiohttp" else in_process
-    for transport in made:
-        await transport.aclose()

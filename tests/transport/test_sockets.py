@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import pytest
@@ -20,13 +19,9 @@ from nudgescribe_async.errors import (
     OutcomeUnknownError,
     RequestNotSentError,
 )
-from nudgescribe_async.transport import Request, StreamBody
+from nudgescribe_async.testing.conformance._servers import OK, ProxyServer, RawConnection, RawRequest
+from nudgescribe_async.transport import Request
 from nudgescribe_async.transport.aiohttp import AiohttpTransport
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import trustme
 
 ServeApp = Callable[..., Awaitable[Any]]
 ServeRaw = Callable[..., Awaitable[Any]]
@@ -53,37 +48,6 @@ async def seen_headers(transport: AiohttpTransport, url: str, **headers: str) ->
 # TLS
 
 
-async def test_a_certificate_of_nobody_known_is_refused(serve_app: ServeApp, server_tls: ssl.SSLContext) -> None:
-    server = await serve_app(hello(), context=server_tls)
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the server's complaint
-    async with AiohttpTransport() as transport:
-        with pytest.raises(
-            RequestNotSentError, match=r"certificate of 127.0.0.1:.* was refused: .*ssl_context"
-        ) as caught:
-            await transport.send(Request(method="PUT", url=str(server.make_url("/"))))
-    assert isinstance(caught.value.__cause__, aiohttp.ClientConnectorCertificateError)
-
-
-async def test_a_certificate_for_another_name_is_refused(
-    serve_app: ServeApp, authority: trustme.CA, client_tls: ssl.SSLContext
-) -> None:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("elsewhere.example.test").configure_cert(context)
-    server = await serve_app(hello(), context=context)
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    async with AiohttpTransport(ssl_context=client_tls) as transport:
-        with pytest.raises(RequestNotSentError, match=r"IP address mismatch"):
-            await transport.send(Request(method="PUT", url=str(server.make_url("/"))))
-
-
-async def test_an_ssl_context_of_ones_own(
-    serve_app: ServeApp, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
-) -> None:
-    server = await serve_app(hello(), context=server_tls)
-    async with AiohttpTransport(ssl_context=client_tls) as transport:
-        assert await seen_headers(transport, str(server.make_url("/")))
-
-
 async def test_the_default_context_is_not_built_for_a_request(
     serve_app: ServeApp, server_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,20 +68,19 @@ async def test_tls_connections_are_gone_when_closing_returns(
 ) -> None:
     """With every kind of end a connection can have. What is left behind is a ResourceWarning, an error here."""
 
-    async def handler(request: Any, writer: asyncio.StreamWriter) -> None:
+    async def handler(request: RawRequest, connection: RawConnection) -> None:
         if request.target == "/silent":
             silent_arrived.set()
-            await request.reader.read()
+            await connection.gone()
         elif request.target == "/endless":
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+            await connection.say(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
             while True:
-                writer.write(bytes(65536))
-                await writer.drain()
+                await connection.say(bytes(65536))
         else:
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await connection.say(OK)
 
     silent_arrived = asyncio.Event()
-    server = await serve_raw(handler, context=server_tls)
+    server = await serve_raw(handler, tls=server_tls)
     transport = AiohttpTransport(ssl_context=client_tls)
     await (await transport.send(Request(method="GET", url=f"{server.url}/kept"))).read()
     silent = asyncio.create_task(transport.send(Request(method="GET", url=f"{server.url}/silent")))
@@ -134,97 +97,23 @@ async def test_tls_connections_are_gone_when_closing_returns(
     gc.collect()
 
 
-async def test_cancelling_during_the_handshake(serve_raw: ServeRaw, client_tls: ssl.SSLContext) -> None:
-    async def handler(_: Any, __: asyncio.StreamWriter) -> None:
-        raise AssertionError
-
-    server = await serve_raw(handler)
-    transport = AiohttpTransport(ssl_context=client_tls)
-    sending = asyncio.create_task(transport.send(Request(method="PUT", url=f"https://127.0.0.1:{server.port}")))
-    await server.found.wait()
-    sending.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await sending
-    await transport.aclose()
-    assert not transport._sockets._open
-    gc.collect()
-
-
 # Proxies
 
 
-class Proxy:
-    """Tunnels, forwards, and keeps what it was asked."""
-
-    def __init__(self, *, refuse: int | None = None) -> None:
-        self.refuse = refuse
-        self.heads: list[str] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> str:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    async def stop(self) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        behind = None
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            self.heads.append(head)
-            if self.refuse is not None:
-                writer.write(f"HTTP/1.1 {self.refuse} No\r\nContent-Length: 0\r\n\r\n".encode())
-                await writer.drain()
-                return
-            method, target, _ = head.split("\r\n")[0].split(" ")
-            if method == "CONNECT":
-                host, _, port = target.rpartition(":")
-                back, behind = await asyncio.open_connection(host, int(port))
-                writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
-            else:
-                host, _, port = target.split("/")[2].rpartition(":")
-                back, behind = await asyncio.open_connection(host, int(port))
-                behind.write(head.encode())
-            await asyncio.wait(
-                {asyncio.ensure_future(pump(reader, behind)), asyncio.ensure_future(pump(back, writer))},
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            for end in (writer, behind):
-                if end is not None:
-                    end.transport.abort()
-
-
-async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-    except ConnectionError:
-        pass
-
-
 @pytest.fixture
-async def serve_proxy() -> AsyncIterator[Callable[..., Awaitable[tuple[Proxy, str]]]]:
-    started: list[Proxy] = []
+async def serve_proxy() -> AsyncIterator[Callable[..., Awaitable[tuple[ProxyServer, str]]]]:
+    started: list[ProxyServer] = []
 
-    async def serve(*, refuse: int | None = None) -> tuple[Proxy, str]:
-        started.append(Proxy(refuse=refuse))
-        return started[-1], await started[-1].start()
+    async def serve() -> tuple[ProxyServer, str]:
+        started.append(await ProxyServer().start())
+        return started[-1], started[-1].address
 
     yield serve
     for proxy in started:
         await proxy.stop()
 
 
-async def test_https_goes_through_a_tunnel(
+async def test_headers_for_the_proxy_go_to_the_proxy_alone(
     serve_app: ServeApp, serve_proxy: Any, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
     server = await serve_app(hello(), context=server_tls)
@@ -237,46 +126,10 @@ async def test_https_goes_through_a_tunnel(
     assert seen["authorization"] == "Bearer token"
     assert "proxy-authorization" not in seen
     assert "x-proxy" not in seen
-    (head,) = proxy.heads
-    assert head.startswith(f"CONNECT 127.0.0.1:{server.port} ")
-    assert f"Proxy-Authorization: Basic {base64.b64encode(b'me:pass').decode()}" in head
-    assert "X-Proxy: 1" in head
-    assert "Bearer" not in head
-
-
-async def test_http_is_forwarded(serve_app: ServeApp, serve_proxy: Any) -> None:
-    server = await serve_app(hello())
-    proxy, address = await serve_proxy()
-    async with AiohttpTransport(proxy=f"http://{address}") as transport:
-        await seen_headers(transport, str(server.make_url("/path")))
-    assert proxy.heads[0].startswith(f"GET http://127.0.0.1:{server.port}/path ")
-
-
-async def test_a_proxy_that_refuses(serve_proxy: Any, client_tls: ssl.SSLContext) -> None:
-    _, address = await serve_proxy(refuse=407)
-    async with AiohttpTransport(proxy=f"http://me:geheim@{address}", ssl_context=client_tls) as transport:
-        with pytest.raises(
-            RequestNotSentError, match=r"refused to connect to 127.0.0.1:9, with status 407. Noth"
-        ) as caught:
-            await transport.send(Request(method="PUT", url="https://127.0.0.1:9/?signature=geheim"))
-    assert "geheim" not in str(caught.value) + repr(caught.value.__cause__) + str(caught.value.__cause__)
-
-
-async def test_a_proxy_that_is_not_there(client_tls: ssl.SSLContext) -> None:
-    async with AiohttpTransport(proxy="http://me:geheim@127.0.0.1:9", ssl_context=client_tls) as transport:
-        with pytest.raises(RequestNotSentError, match=r"No connection to the proxy 127.0.0.1:9: Conn") as caught:
-            await transport.send(Request(method="PUT", url="https://api.example.test/"))
-    assert "geheim" not in str(caught.value) + repr(caught.value.__cause__) + str(caught.value.__cause__)
-
-
-async def test_a_proxy_that_hangs_up(serve_raw: ServeRaw, client_tls: ssl.SSLContext) -> None:
-    async def handler(_: Any, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    proxy = await serve_raw(handler)
-    async with AiohttpTransport(proxy=proxy.url, ssl_context=client_tls) as transport:
-        with pytest.raises(RequestNotSentError, match=r"Nothing was sent"):
-            await transport.send(Request(method="PUT", url="https://api.example.test/"))
+    (asked,) = proxy.requests
+    assert asked.line == f"CONNECT 127.0.0.1:{server.port} HTTP/1.1"
+    assert asked.values("X-Proxy") == ["1"]
+    assert "Bearer" not in asked.head
 
 
 async def test_plain_http_passes_through_no_proxy_but_one_on_this_machine(
@@ -289,38 +142,10 @@ async def test_plain_http_passes_through_no_proxy_but_one_on_this_machine(
     monkeypatch.delenv("NO_PROXY", raising=False)
     async with AiohttpTransport(trust_env=True) as transport:
         await seen_headers(transport, str(server.make_url("/")), Authorization="Bearer token")
-    assert proxy.heads == []
+    assert proxy.requests == []
     async with AiohttpTransport(proxy="http://proxy.example.com:3128") as transport:
         with pytest.raises(ConfigurationError, match="plain http is not sent through a proxy"):
             await transport.send(Request(method="GET", url=str(server.make_url("/"))))
-
-
-async def test_the_environment_is_asked_only_if_wanted(
-    serve_app: ServeApp,
-    serve_proxy: Any,
-    server_tls: ssl.SSLContext,
-    client_tls: ssl.SSLContext,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    server = await serve_app(hello(), context=server_tls)
-    proxy, address = await serve_proxy()
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login me password geheim\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    monkeypatch.setenv("https_proxy", f"http://{address}")
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    async with AiohttpTransport(ssl_context=client_tls) as transport:
-        assert "authorization" not in await seen_headers(transport, str(server.make_url("/")))
-    assert proxy.heads == []
-    async with AiohttpTransport(trust_env=True, ssl_context=client_tls) as transport:
-        assert "authorization" not in await seen_headers(transport, str(server.make_url("/")))
-    assert len(proxy.heads) == 1
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    async with AiohttpTransport(trust_env=True, ssl_context=client_tls) as transport:
-        await seen_headers(transport, str(server.make_url("/")))
-    assert len(proxy.heads) == 1
 
 
 @pytest.mark.parametrize(
@@ -368,9 +193,9 @@ async def test_a_given_session_that_is_closed() -> None:
 
 
 async def test_a_given_session_that_is_closed_meanwhile(serve_raw: ServeRaw) -> None:
-    async def handler(request: Any, _: asyncio.StreamWriter) -> None:
+    async def handler(_: RawRequest, connection: RawConnection) -> None:
         arrived.set()
-        await request.reader.read()
+        await connection.gone()
 
     arrived = asyncio.Event()
     server = await serve_raw(handler)
@@ -470,28 +295,6 @@ async def test_the_limit_is_kept(serve_app: ServeApp, option: str) -> None:
 # Cancelling and closing
 
 
-async def test_cancelling_while_waiting_for_a_connection(serve_raw: ServeRaw) -> None:
-    async def handler(request: Any, writer: asyncio.StreamWriter) -> None:
-        arrived.set()
-        await release.wait()
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-
-    arrived, release = asyncio.Event(), asyncio.Event()
-    server = await serve_raw(handler)
-    async with AiohttpTransport(limit=1) as transport:
-        first = asyncio.create_task(transport.send(Request(method="PUT", url=server.url)))
-        await arrived.wait()
-        second = asyncio.create_task(transport.send(Request(method="PUT", url=f"{server.url}/second")))
-        await asyncio.sleep(0)
-        second.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await second
-        release.set()
-        await (await first).aclose()
-        await (await transport.send(Request(method="PUT", url=f"{server.url}/third"))).aclose()
-    assert [request.target for request in server.requests] == ["/", "/third"]
-
-
 async def test_cancelling_while_names_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = asyncio.Event()
 
@@ -558,40 +361,6 @@ def test_closing_after_the_loop_is_gone() -> None:
 
     transport = asyncio.run(use())
     asyncio.run(transport.aclose())
-
-
-async def test_the_stream_of_a_body_is_closed_when_the_server_goes_away(serve_raw: ServeRaw) -> None:
-    async def handler(_: Any, writer: asyncio.StreamWriter) -> None:
-        writer.transport.abort()
-
-    closed = asyncio.Event()
-
-    async def upload() -> AsyncIterator[bytes]:
-        try:
-            while True:
-                yield bytes(65536)
-        finally:
-            closed.set()
-
-    server = await serve_raw(handler, read_bodies=False)
-    async with AiohttpTransport() as transport:
-        with pytest.raises(OutcomeUnknownError):
-            await transport.send(Request(method="PUT", url=server.url, body=StreamBody(open=upload)))
-        assert closed.is_set()
-
-
-async def test_an_answer_while_the_upload_goes_on_and_a_close(serve_raw: ServeRaw) -> None:
-    async def handler(request: Any, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge")
-        await writer.drain()
-        await request.reader.read(100_000)
-        await asyncio.Event().wait()
-
-    server = await serve_raw(handler, read_bodies=False)
-    async with AiohttpTransport() as transport:
-        response = await transport.send(Request(method="PUT", url=server.url, body=bytes(50_000_000)))
-        assert response.status == 413
-        assert await response.read() == b"large"
 
 
 def test_the_seam_does_not_load_aiohttp() -> None:
