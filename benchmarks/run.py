@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from attrs import evolve
-from suite.benchmarks import alone, calls, layers, many, pages, starting, waiting
+from suite.benchmarks import alone, calls, layers, many, pages, starting, transports, waiting
 from suite.context import WITHOUT_SNIFFIO, Context
 from suite.crew import Crew, ProcessDiedError, WorkFailedError, sharing
 from suite.figures import Outcome
@@ -24,6 +24,7 @@ from suite.report import CannotWriteError, for_terminal, kept, write
 
 BENCHMARKS: dict[str, Callable[[Context], Outcome]] = {
     "pages": pages.pages,
+    "transports": transports.transports,
     "latency": waiting.latency,
     "first": waiting.first,
     "collect": many.collect,

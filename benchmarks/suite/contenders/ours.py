@@ -7,6 +7,7 @@ import time
 
 from nudgescribe_async import Credentials, Customer, Nudgescribe
 from nudgescribe_async.events import Event, RequestFinished
+from nudgescribe_async.transport import Transport
 from suite.contender import CONCURRENCY, Base, Memory, verified, whole
 
 
@@ -15,8 +16,16 @@ class Contender(Base):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self.ns = Nudgescribe(Credentials(api_key="key", email="a@example.com", password="secret"), base_url=url)
+        self.ns = Nudgescribe(
+            Credentials(api_key="key", email="a@example.com", password="secret"),
+            base_url=url,
+            transport=self.transport(),
+        )
         self.kept: list[Customer] = []
+
+    def transport(self) -> Transport | None:
+        """The one of the client, unless another is measured."""
+        return None
 
     async def aclose(self) -> None:
         await self.ns.aclose()
