@@ -196,7 +196,7 @@ class Nudgescribe:
         credentials = options.pop("credentials", None) or Credentials.from_env()
         for name, variable, check in (
             ("base_url", "NUDGESCRIBE_BASE_URL", checked_base_url),
-            ("api_code", "NUDGESCRIBE_API_CODE", _checked_api_code),
+            ("api_code", "NUDGESCRIBE_API_CODE", lambda code: Secret(_checked_api_code(code))),
         ):
             if variable in os.environ and name not in options:
                 if not os.environ[variable].strip():
@@ -208,7 +208,10 @@ class Nudgescribe:
         return cls(credentials, **options)
 
     def __repr__(self) -> str:
-        return f"<Nudgescribe {self._session.base_url}{' closed' if self._closed else ''}>"
+        session = getattr(self, "_session", None)  # a traceback may show one that could not be built
+        if session is None:
+            return "<Nudgescribe>"
+        return f"<Nudgescribe {session.base_url}{' closed' if self._closed else ''}>"
 
     async def __aenter__(self) -> Self:
         if self._closed:

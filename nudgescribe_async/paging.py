@@ -450,6 +450,16 @@ class _Reading(Generic[P, T]):
         self.pages_out += 1
         self.items_out += len(page.items)
 
+    async def turns(self) -> AsyncGenerator[Iterator[T], None]:
+        """What is left of each page, a page at a time. It counts as handed out as far as the iterator is used up."""
+        try:
+            while (page := await self._turn()) is not None:
+                yield page.ahead
+                self._done(page)
+                del page
+        finally:
+            await self.close()
+
     async def _turn(self) -> _Open[T] | None:
         """The next page; ``None`` at the end."""
         try:

@@ -115,6 +115,17 @@ def test_a_traceback_with_locals_shows_nothing_of_the_environment(environment: p
     assert "MARKED" not in text
 
 
+def test_a_traceback_with_locals_shows_a_client_that_could_not_be_built(environment: pytest.MonkeyPatch) -> None:
+    import traceback
+
+    environment.setenv("NUDGESCRIBE_API_CODE", "MARKED")
+    with pytest.raises(ConfigurationError) as caught:
+        Nudgescribe.from_env(concurrency=0)
+    text = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "self = <Nudgescribe>" in text
+    assert "MARKED" not in text
+
+
 async def test_anything_with_the_three_attributes_is_credentials(sandbox: Sandbox) -> None:
     assert Credentials.of(sandbox.credentials).email == sandbox.credentials.email
     async with Nudgescribe(

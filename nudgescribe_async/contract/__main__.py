@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from nudgescribe_async.contract.blocking_stub import blocking_stub
 from nudgescribe_async.contract.check import ContractError
 from nudgescribe_async.contract.generate import generate
 
@@ -18,6 +19,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         files = generate(options.root)
+        files |= blocking_stub(options.root, files)
     except ContractError as error:
         sys.stderr.write(f"The contract cannot be used, and nothing was written:\n{error}\n")
         return 1

@@ -756,7 +756,7 @@ def _table(contract: Contract, properties: list[Property]) -> list[str]:
 # --- all of it -------------------------------------------------------------------------------------
 
 
-def _formatted(text: str, path: Path, root: Path) -> str:
+def formatted(text: str, path: Path, root: Path) -> str:
     """The text as ``ruff`` lays it out, imports sorted."""
     for arguments in (["check", "--fix-only", "--quiet", "--select", "F401,I,UP,RUF022"], ["format", "--quiet"]):
         command = [sys.executable, "-m", "ruff", *arguments, "--stdin-filename", str(path), "-"]
@@ -774,7 +774,7 @@ def generate(root: Path) -> dict[Path, str]:
     files[package / "__init__.py"] = (
         f'"""The operations of the contract, one module per resource.\n\nGenerated from ``contract/openapi.yaml`` by ``{COMMAND}``: do not edit.\n"""\n'
     )
-    texts = {path: _formatted(text, path, root) for path, text in files.items()}
+    texts = {path: formatted(text, path, root) for path, text in files.items()}
     texts[root / HERE / "openapi.json"] = json.dumps(contract.document, indent=1, ensure_ascii=False) + "\n"
     texts[root / "docs" / "operations.md"] = page(contract)
     return texts

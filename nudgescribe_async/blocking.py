@@ -1,1 +1,0 @@
-"""The client for callers that are not asynchronous."""

@@ -1,0 +1,317 @@
+"""An event loop in a thread of its own, and calls into it that wait.
+
+Any number of threads may call at once; what they call runs side by side in the one event loop. Each call has a copy of its
+caller's context variables.
+
+A call that is interrupted while it waits, by Ctrl-C or by whatever a handler of a signal raises, is cancelled in the loop
+and waited for, so that it leaves things as a cancelled coroutine leaves them. A second interruption cancels it once more,
+which cuts short what it takes its time for; a third one is obeyed at once.
+
+The thread is a daemon, and ended at the exit of the interpreter: whoever forgot to close it is told so, and waits for a few
+seconds at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from nudgescribe_async.errors import ClientClosedError, ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["LoopThread"]
+
+T = TypeVar("T")
+
+_PATIENCE_AT_EXIT = 10.0
+"""Seconds in which a forgotten client has to close at the exit of the interpreter."""
+
+_GLANCE = 0.5
+"""Seconds after which the main thread looks up from waiting: a signal does not wake it on Windows, and elsewhere not if it
+comes in the very moment in which the waiting begins."""
+
+_CLOSED = "The client is closed; build a new one."
+_ENDED = "The client was closed while this was under way."
+
+
+class _Thread(threading.Thread):
+    """A thread with an event loop, in which nobody may wait for one."""
+
+
+class LoopThread:
+    """The thread, begun with the first call, and ended by ``close``, or when nobody refers to this any more.
+
+    Args:
+        close: closes what lives in the loop: called at the end of the loop, whatever ends it. May be called more than once.
+        name: of whose calls it does, for messages.
+    """
+
+    def __init__(self, close: Callable[[], Awaitable[None]], name: str) -> None:
+        self._life = _Life(close, name)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is closed, or about to be."""
+        return self._life.stop.is_set()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the thread lives in this process, if anywhere: forks have none."""
+        return self._life.is_here
+
+    def call(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What awaiting ``work()`` in the loop gives, or raises.
+
+        Raises:
+            ClientClosedError: the thread has ended, or ends before the work does.
+            ConfigurationError: this is a thread with such a loop, which would wait for itself; or a process that was forked.
+        """
+        self._life.check_caller()
+        job = _Job(work)
+        try:
+            try:
+                self._life.take(job)
+                job.wait()
+            except BaseException as interruption:
+                if not job.taken:
+                    raise
+                raise interruption from self._life.give_up(job)
+            return job.result(closed=self.ended)
+        finally:
+            del job  # an exception that it holds would hold this frame, and so itself
+
+    def end(self) -> None:
+        """End the thread, and wait for it: what is still under way is cancelled. Idempotent; from any thread but its own.
+
+        In a process that was forked, there is nothing to end.
+        """
+        if self._life.is_here:
+            self._life.check_caller()
+            self._life.end()
+
+    def __del__(self) -> None:
+        if life := getattr(self, "_life", None):
+            life.abandon(self)
+
+
+class _Life:
+    """What the thread knows of; it refers to nobody who calls, so that a forgotten client can be noticed."""
+
+    def __init__(self, close: Callable[[], Awaitable[None]], name: str) -> None:
+        self.name = name
+        self.stop = asyncio.Event()
+        self._close = close
+        # One that may be taken twice: a handler of a signal may make a call in the thread that holds it.
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+        self._thread: _Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._jobs: set[_Job[Any]] = set()
+        self._forgotten = False
+
+    @property
+    def is_here(self) -> bool:
+        return self._thread is None or self._process == os.getpid()
+
+    def check_caller(self) -> None:
+        if not self.is_here:
+            raise ConfigurationError(
+                f"{self.name} was used before this process was forked, and its event loop is left behind in the parent "
+                "process. Build a client in each process."
+            )
+        if isinstance(threading.current_thread(), _Thread):
+            raise ConfigurationError(
+                f"{self.name} was called in the thread of an event loop of a blocking client, by a subscriber, an on_... "
+                "function or a coroutine, and would wait for itself for ever. Within run(...), await the client that your "
+                "function is given; elsewhere, leave it to another thread."
+            )
+
+    def take(self, job: _Job[Any]) -> None:
+        with self._lock:
+            if self.stop.is_set():
+                raise ClientClosedError(_CLOSED)
+            if self._loop is None:
+                self._start()
+            assert self._loop is not None  # noqa: S101 - see above
+            job.forget = self._jobs.discard
+            self._jobs.add(job)
+            job.taken = True
+            try:
+                self._loop.call_soon_threadsafe(self._begin, job)
+            except RuntimeError:  # it has just ended, of itself
+                job.fail(ClientClosedError(_CLOSED))
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        loop = _new_event_loop()
+        try:
+            thread = _Thread(target=self._live, args=(loop,), name="nudgescribe event loop", daemon=True)
+            thread.start()
+        except BaseException:
+            loop.close()
+            raise
+        self._thread, self._loop = thread, loop
+        _LIVING.add(self)
+
+    def give_up(self, job: _Job[Any]) -> BaseException | None:
+        """Cancel it and wait; interrupted again, do so again; and then no more. What it raised, as far as that is known."""
+        for _ in range(2):
+            with contextlib.suppress(BaseException):  # the first interruption is the one to be raised
+                self._post(job.cancel)
+                job.wait()
+                break
+        return job.error
+
+    def _post(self, callback: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and all jobs have ended
+            assert self._loop is not None  # noqa: S101 - called of those that have begun
+            self._loop.call_soon_threadsafe(callback)
+
+    def end(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self.stop.set()
+                return
+        self._post(self.stop.set)
+        self._thread.join()
+
+    def abandon(self, front: LoopThread) -> None:
+        """Nobody can call any more, or wait: let the thread end, and say so."""
+        if self._thread is not None and self.is_here and not self.stop.is_set():
+            self._forgotten = True
+            self._post(self.stop.set)
+            warnings.warn(_never_closed(self.name), ResourceWarning, 3, front)
+
+    def end_at_exit(self) -> bool:
+        """Whether somebody forgot to."""
+        if self._thread is None or not self.is_here:
+            return False
+        self._forgotten = True
+        self._post(self.stop.set)
+        self._thread.join(_PATIENCE_AT_EXIT)
+        return True
+
+    # --- in the thread -------------------------------------------------------------------------------------------
+
+    def _begin(self, job: _Job[Any]) -> None:
+        if self.stop.is_set():  # what begins now would be left behind
+            job.fail(ClientClosedError(_CLOSED))
+        else:
+            job.begin()
+
+    def _live(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                try:
+                    runner.run(self._until_told())
+                finally:  # told, or by what a subscriber raised to end the program; now all tasks are cancelled
+                    self.stop.set()
+        finally:
+            with self._lock:
+                left = [*self._jobs]
+            for job in left:
+                job.fail(ClientClosedError(_ENDED))
+            _LIVING.discard(self)
+
+    async def _until_told(self) -> None:
+        try:
+            await self.stop.wait()
+        finally:
+            try:
+                await self._close()
+            except Exception:
+                if self._forgotten:
+                    raise  # else whoever closed it has been told
+
+
+class _Job(Generic[T]):
+    """One call: handed over by a thread, done in the loop."""
+
+    __slots__ = ("_ended", "_result", "_task", "_work", "error", "forget", "taken")
+
+    _result: T
+
+    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
+        self._work = work
+        self._task: asyncio.Task[None] | None = None
+        self._ended = threading.Event()
+        self.error: BaseException | None = None
+        self.taken = False
+        self.forget: Callable[[_Job[Any]], None]
+
+    # --- in the thread of the caller -----------------------------------------------------------------------------
+
+    def wait(self) -> None:
+        glance = _GLANCE if threading.current_thread() is threading.main_thread() else None
+        while not self._ended.wait(glance):
+            pass
+
+    def result(self, *, closed: bool) -> T:
+        try:
+            if self.error is None:
+                return self._result
+            if closed and isinstance(self.error, asyncio.CancelledError):
+                raise ClientClosedError(_ENDED) from self.error
+            raise self.error
+        finally:
+            del self  # see LoopThread.call
+
+    # --- in the thread of the loop -------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        if not self._ended.is_set():
+            self._task = asyncio.get_running_loop().create_task(self._carry_out(), name="nudgescribe call")
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        else:  # its thread was interrupted while handing it over
+            self.fail(asyncio.CancelledError())
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self._end()
+
+    async def _carry_out(self) -> None:
+        # All that is raised is for the caller: what ends a program must not end the loop of the other calls.
+        try:
+            self._result = await self._work()
+        except BaseException as error:  # noqa: BLE001 - see above
+            self.error = error
+        finally:
+            self._end()
+            del self  # see LoopThread.call
+
+    def _end(self) -> None:
+        self.forget(self)
+        self._ended.set()
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """That of uvloop, where it is installed (extra ``speed``): nobody else can choose it for this thread."""
+    try:
+        from uvloop import new_event_loop  # noqa: PLC0415 - it need not be installed
+    except ImportError:
+        return asyncio.new_event_loop()
+    return new_event_loop()
+
+
+def _never_closed(name: str) -> str:
+    return f"{name} was never closed: use `with` or `ns.close()`."
+
+
+_LIVING: set[_Life] = set()
+
+
+@atexit.register
+def _end_all() -> None:
+    """The threads of daemons are cut off in the middle of whatever they do, if they are not ended before."""
+    for life in [life for life in (*_LIVING,) if life.end_at_exit()]:
+        warnings.warn(_never_closed(life.name), ResourceWarning, 2)

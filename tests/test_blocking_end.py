@@ -1,0 +1,390 @@
+"""How it ends when nobody asked for it: Ctrl-C, forgotten clients, the exit of the interpreter, forks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from blocking_service import JANUARY, PATIENCE, WELCOME, client, for_ever, interrupt, loop_threads, running, seen
+
+from nudgescribe_async import Nudgescribe, RerunReport, RerunRequest, blocking
+from nudgescribe_async.blocking import loop_thread
+from nudgescribe_async.events import RequestFinished, RequestStarted
+from nudgescribe_async.sandbox import Delay
+
+if TYPE_CHECKING:
+    from nudgescribe_async.events import Event
+    from nudgescribe_async.testing._sandbox_thread import ThreadedSandbox
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[ThreadedSandbox]:
+    with running(latency=0.002) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def live(shared: ThreadedSandbox) -> Iterator[ThreadedSandbox]:
+    yield shared
+    shared.clear_faults()
+
+
+@pytest.fixture
+def ns(live: ThreadedSandbox) -> Iterator[blocking.Nudgescribe]:
+    with client(live) as made:
+        yield made
+    assert not loop_threads()
+
+
+@pytest.fixture
+def group(live: ThreadedSandbox) -> str:
+    return live.example.customer_groups[JANUARY]
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_cancels_the_call_and_waits_for_its_end(ns: blocking.Nudgescribe) -> None:
+    steps: list[str] = []
+
+    async def work(_: Nudgescribe) -> None:
+        interrupt()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            steps.append("cancelled")
+            await asyncio.sleep(0.01)
+            steps.append("cleaned up")
+            error.add_note("Rows 1 to 10 were sent.")
+            raise
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        ns.run(work)
+    assert steps == ["cancelled", "cleaned up"]
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+    assert caught.value.__cause__.__notes__ == ["Rows 1 to 10 were sent."]
+    assert ns.campaigns.list()
+
+
+def test_what_a_handler_of_a_signal_raises_does_so_too(ns: blocking.Nudgescribe) -> None:
+    """Such as limits of time, whose errors must not be taken for one of the call's own."""
+
+    def handle(*_: object) -> None:
+        raise TimeoutError("The job has had its hour.")
+
+    async def work(_: Nudgescribe) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.Event().wait()
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with pytest.raises(TimeoutError, match="has had its hour"):
+            ns.run(work)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_ctrl_c_again_cuts_the_cleaning_up_short_and_a_third_time_nobody_waits(ns: blocking.Nudgescribe) -> None:
+    cancelled = 0
+    ended = threading.Event()
+
+    async def stubborn(_: Nudgescribe) -> None:
+        nonlocal cancelled
+        while True:
+            interrupt()
+            try:
+                await asyncio.sleep(PATIENCE)
+            except asyncio.CancelledError:
+                cancelled += 1
+                if cancelled == 3:
+                    ended.set()
+                    raise
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        ns.run(stubborn)
+    assert (cancelled, ended.is_set(), caught.value.__cause__) == (2, False, None)
+    ns.close()
+    assert ended.is_set()
+
+
+def test_ctrl_c_while_the_call_is_handed_over(ns: blocking.Nudgescribe, monkeypatch: pytest.MonkeyPatch) -> None:
+    ns.campaigns.list()
+    loop: Any = ns._thread._life._loop
+    times = 0
+
+    class Interrupted:
+        def call_soon_threadsafe(self, *arguments: object) -> None:
+            nonlocal times
+            times += 1
+            if times == 1:
+                raise KeyboardInterrupt
+            loop.call_soon_threadsafe(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ns._thread._life, "_loop", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            ns.run(for_ever)
+    assert ns.campaigns.list()
+
+
+def test_ctrl_c_in_a_loop_over_pages_leaves_a_cursor(
+    ns: blocking.Nudgescribe, live: ThreadedSandbox, group: str
+) -> None:
+    live.inject(Delay(PATIENCE, before_work=True), operation="customers.list", skip=3, times=None)
+    cancelled = seen(ns, "customers.list", RequestFinished, error="CancelledError")
+    begun = 0
+
+    def count(event: Event) -> None:
+        nonlocal begun
+        if isinstance(event, RequestStarted) and event.operation == "customers.list":
+            begun += 1
+            if begun == 4:
+                threading.Timer(0.2, interrupt).start()  # when the loop has nothing left to do but wait
+
+    unsubscribe = ns.events.subscribe(count)
+    stream = ns.customers.iter(group, concurrency=1)
+    found: list[str] = []
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the loop is what is tested
+        for customer in stream:
+            found.append(customer.customer_id)  # noqa: PERF401 - a comprehension is what an error leaves nothing of
+    assert cancelled.wait(PATIENCE)
+    unsubscribe()
+    live.clear_faults()
+    found += (customer.customer_id for customer in ns.customers.iter(group, resume_from=stream.cursor))
+    assert found == [customer.customer_id for customer in ns.customers.iter(group)]
+
+
+def test_an_export_goes_on_after_ctrl_c(ns: blocking.Nudgescribe, group: str, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole.csv", tmp_path / "broken.csv"
+    ns.customers.export(group, whole)
+    with pytest.raises(KeyboardInterrupt):
+        ns.customers.export(group, broken, on_progress=lambda done: interrupt() if done.pages == 5 else None)
+    assert not broken.exists()
+    report = ns.customers.export(group, broken)
+    assert broken.read_bytes() == whole.read_bytes()
+    assert report.rows == 467
+
+
+def test_reruns_go_on_after_ctrl_c_and_the_error_has_their_report(tmp_path: Path) -> None:
+    with running() as live, client(live) as ns:
+        journal = tmp_path / "j.db"
+        plan = [RerunRequest(live.example.campaigns[WELCOME], live.example.customer_groups["Returning customers"])]
+        with pytest.raises(KeyboardInterrupt) as caught:
+            ns.reruns.run(plan, journal=journal, settle=0.05, on_event=lambda _: interrupt())
+        cause = caught.value.__cause__
+        assert isinstance(cause, asyncio.CancelledError)
+        assert isinstance(getattr(cause, "report", None), RerunReport)
+        report = ns.reruns.run(plan, journal=journal, settle=0.05)
+        assert report.complete
+        assert live.effects["reruns.initiate"] == 1
+
+
+def test_ctrl_c_while_closing_cuts_the_grace_short(live: ThreadedSandbox, group: str) -> None:
+    live.inject(Delay(PATIENCE, before_work=True), operation="customers.list")
+    ns = client(live)
+    begun = seen(ns, "customers.list", RequestStarted)
+    failures: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            ns.customers.list(group)
+        except Exception as error:  # noqa: BLE001 - compared below
+            failures.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert begun.wait(PATIENCE)
+    threading.Timer(0.05, interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        ns.close(grace=PATIENCE)
+    thread.join(PATIENCE)
+    assert [type(failure).__name__ for failure in failures] == ["ClientClosedError"]
+    assert not loop_threads()
+
+
+def test_the_main_thread_looks_up_from_waiting_now_and_then(
+    ns: blocking.Nudgescribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal that comes as the waiting begins is noticed late, and not never."""
+    wait, patience = threading.Event.wait, list[float | None]()
+
+    def counted(event: threading.Event, timeout: float | None = None) -> bool:
+        patience.append(timeout)
+        return wait(event, timeout)
+
+    async def long(_: Nudgescribe) -> str:
+        await asyncio.sleep(0.05)
+        return "done"
+
+    ns.campaigns.list()
+    monkeypatch.setattr(loop_thread, "_GLANCE", 0.001)
+    monkeypatch.setattr(threading.Event, "wait", counted)
+    assert ns.run(long) == "done"
+    assert set(patience) == {0.001}
+    assert len(patience) > 1
+
+
+# --- the exit of the interpreter ----------------------------------------------------------------------------------------
+
+
+def test_at_exit_forgotten_clients_are_closed_and_named(live: ThreadedSandbox) -> None:
+    """As the interpreter does it, in this one; the next tests show that it does."""
+    ns, closed = client(live), client(live)
+    ns.campaigns.list()
+    closed.campaigns.list()
+    closed.close()
+    with pytest.warns(ResourceWarning, match="was never closed") as told:
+        loop_thread._end_all()
+    assert len(told) == 1
+    assert not loop_threads()
+    loop_thread._end_all()
+    del ns  # and says nothing any more
+
+
+HEAD = """
+import asyncio, faulthandler, os, sys, threading, time
+from nudgescribe_async import blocking
+from nudgescribe_async.blocking import loop_thread
+
+faulthandler.dump_traceback_later(25, exit=True)
+group = os.environ["GROUP"]
+"""
+
+
+def program(
+    live: ThreadedSandbox, text: str, *, dev: bool = False, folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    names = ("api_key", "email", "password")
+    settings = {f"NUDGESCRIBE_{name.upper()}": getattr(live.credentials, name) for name in names}
+    settings |= {"NUDGESCRIBE_BASE_URL": live.url, "GROUP": live.example.customer_groups[JANUARY]}
+    command = [sys.executable, "-P", "-W", "always::ResourceWarning", *(["-X", "dev"] if dev else []), "-c"]
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONDEVMODE", "PYTHONASYNCIODEBUG")
+    }
+    return subprocess.run(
+        [*command, HEAD + textwrap.dedent(text)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=inherited | settings,
+        timeout=PATIENCE,
+        cwd=folder,
+    )
+
+
+def test_a_script_that_closes_leaves_nothing_to_say(live: ThreadedSandbox) -> None:
+    done = program(
+        live,
+        """
+        with blocking.Nudgescribe.from_env() as ns:
+            print(sum(1 for customer in ns.customers.iter(group)))
+        """,
+        dev=True,
+    )
+    said = [
+        line for line in done.stderr.splitlines() if not line.startswith("Executing <")
+    ]  # took long on a busy machine
+    assert (done.returncode, done.stdout, said) == (0, "467\n", [])
+
+
+@pytest.mark.parametrize("under_way", ["", "threading.Thread(target=lambda: ns.run(wait), daemon=True).start()"])
+def test_a_script_that_forgets_ends_and_is_told(live: ThreadedSandbox, under_way: str) -> None:
+    done = program(
+        live,
+        f"""
+        async def wait(_):
+            await asyncio.Event().wait()
+
+        ns = blocking.Nudgescribe.from_env()
+        stream = ns.customers.iter(group)
+        next(stream)
+        {under_way}
+        print(ns.customers.count_pages(group))
+        """,
+    )
+    assert (done.returncode, done.stdout) == (0, "47\n"), done.stderr
+    assert done.stderr.count("ResourceWarning") == 1, done.stderr
+    assert "was never closed: use `with` or `ns.close()`" in done.stderr
+    assert "Traceback" not in done.stderr or under_way, done.stderr
+
+
+def test_a_loop_that_is_stuck_does_not_keep_the_interpreter(live: ThreadedSandbox) -> None:
+    done = program(
+        live,
+        """
+        loop_thread._PATIENCE_AT_EXIT = 0.1
+        stuck = threading.Event()
+
+        async def block(_):
+            stuck.set()
+            time.sleep(1_000)
+
+        ns = blocking.Nudgescribe.from_env()
+        threading.Thread(target=lambda: ns.run(block), daemon=True).start()
+        stuck.wait()
+        print("the end")
+        """,
+    )
+    assert (done.returncode, done.stdout) == (0, "the end\n"), done.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_script_as_it_ends_any(live: ThreadedSandbox, tmp_path: Path) -> None:
+    done = program(
+        live,
+        """
+        import signal
+
+        with blocking.Nudgescribe.from_env() as ns:
+            ns.customers.export(group, "out.csv", on_progress=lambda _: os.kill(os.getpid(), signal.SIGINT))
+        """,
+        dev=True,
+        folder=tmp_path,
+    )
+    assert done.returncode == -signal.SIGINT, done.stderr
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt"), done.stderr
+    assert "Warning" not in done.stderr, done.stderr
+    assert live.credentials.password not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no forks")
+def test_a_fork_is_told_to_build_its_own(live: ThreadedSandbox) -> None:
+    done = program(
+        live,
+        """
+        import signal, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads
+        faulthandler.cancel_dump_traceback_later()  # a fork would wait for its thread for ever
+
+        ns, unused = blocking.Nudgescribe.from_env(), blocking.Nudgescribe.from_env()
+        stream = ns.customers.iter(group)
+        next(stream)
+        if os.fork() == 0:
+            signal.alarm(25)
+            try:
+                ns.customers.list(group)
+            except Exception as error:
+                print(type(error).__name__, flush=True)
+            stream.close()
+            ns.close()
+            with unused:
+                print(unused.customers.count_pages(group), flush=True)
+            del stream, ns
+            sys.exit()
+        os.wait()
+        print(1 + sum(1 for _ in stream))
+        ns.close()
+        """,
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["ConfigurationError", "47", "467"]), done.stderr
+    assert "Traceback" not in done.stderr
