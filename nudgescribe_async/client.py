@@ -346,6 +346,9 @@ def _transport(transport: Transport | None) -> Transport:
         from nudgescribe_async.transport.aiohttp import AiohttpTransport  # noqa: PLC0415
 
         return AiohttpTransport(limit=0)  # the client's own limit holds
-    if not isinstance(transport, Transport):
-        raise ConfigurationError(f"transport must have send() and aclose(); {type(transport).__name__} has not.")
+    given: object = transport
+    if isinstance(given, type):
+        raise ConfigurationError(f"transport must be an object, and this is the class: {given.__name__}(...).")
+    if not isinstance(given, Transport):
+        raise ConfigurationError(f"transport must have send() and aclose(); {type(given).__name__} has not.")
     return transport
