@@ -29,7 +29,7 @@ from nudgescribe_async import (
 )
 from nudgescribe_async.clock import SystemClock
 from nudgescribe_async.sandbox import Sandbox
-from nudgescribe_async.testing import VirtualClock, answer
+from nudgescribe_async.testing import ScriptedTransport, VirtualClock, answer
 
 # --- arguments -------------------------------------------------------------------------------------
 
@@ -42,6 +42,7 @@ from nudgescribe_async.testing import VirtualClock, answer
         {"token_store": "path"},
         {"clock": object()},
         {"transport": object()},
+        {"transport": ScriptedTransport},
         {"concurrency": 0},
         {"concurrency": True},
         {"concurrency": 1.5},
