@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -194,11 +194,11 @@ def python_workers() -> list[Process]:
 
 
 class Watch(threading.Thread):
-    """Looks at the workers while they read, and kills one process in the middle if it is told to."""
+    """Looks at the workers while they read, and kills processes in the middle if it is told to, one after the other."""
 
-    def __init__(self, url: str, pages: int, victims: Callable[[], list[Process]] | None) -> None:
+    def __init__(self, url: str, pages: int, victims: Sequence[Callable[[], list[Process]]] = ()) -> None:
         super().__init__(daemon=True)
-        self._url, self._pages, self._victims = url, pages, victims
+        self._url, self._pages, self._victims = url, pages, [*victims]
         self._before = counts(url)["kinds"].get("/v1/customer", 0)
         self._ended = threading.Event()
         self.peak = self.at_half = 0
@@ -210,11 +210,12 @@ class Watch(threading.Thread):
             read = counts(self._url)["kinds"].get("/v1/customer", 0) - self._before
             if read < self._pages / 2:
                 self.at_half = self.peak
-            if self._victims is not None and read > self._pages * 0.4 and (found := self._victims()):
+            due = self._pages * 0.4 * (1 + len(self.killed) / 2)
+            if self._victims and read > due and (found := self._victims[0]()):
                 os.kill(found[0].pid, signal.SIGKILL)
                 kind = "executor" if EXECUTOR in found[0].command else "Python worker"
                 self.killed.append(f"{kind} {found[0].pid} after {read:,} pages")
-                self._victims = None
+                del self._victims[0]
 
     def end(self) -> None:
         self._ended.set()
@@ -227,12 +228,13 @@ def read(
     folder: Path,
     name: str,
     pages: int,
-    victims: Callable[[], list[Process]] | None = None,
+    *victims: Callable[[], list[Process]],
+    tasks: int = 16,
 ) -> Run:
     """Read with Spark into Parquet, and look what is there."""
     target = str(folder / name.replace(" ", "-"))
     options = {**LOGIN, "base_url": url, "customer_group_id": GROUP, "token_folder": str(folder / "tokens")}
-    frame = spark.read.format("nudgescribe").options(**options, parallelism="16").load()
+    frame = spark.read.format("nudgescribe").options(**options, parallelism=str(tasks)).load()
     before = counts(url)["kinds"]
     watch = Watch(url, pages, victims)
     watch.start()
@@ -291,7 +293,7 @@ def write(spark: SparkSession, url: str, folder: Path, rows: int) -> Run:
         "date_add(date'2020-01-01', cast(id % 1000 as int)) first_purchase",
     )
     before, uploaded = counts(url)["kinds"], counts(url)["uploaded"]
-    watch = Watch(url, 0, None)
+    watch = Watch(url, 0)
     watch.start()
     begun = time.perf_counter()
     writer = frame.write.format("nudgescribe").mode("append").options(**options, token_folder=str(folder / "tokens"))
@@ -381,15 +383,19 @@ async def _export_of(sandbox: Sandbox, group: str, path: Path) -> None:
 # --- all of it -------------------------------------------------------------------------------------------------------
 
 
-def session() -> SparkSession:
-    spark = (
+def session(*, small: bool) -> SparkSession:
+    builder = (
         SparkSession.builder.master("local-cluster[2,1,1024]")
         .appName("nudgescribe cluster")
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.sql.shuffle.partitions", "2")
         .config("spark.log.level", "FATAL")
-        .getOrCreate()
     )
+    if small:  # code that runs once is not worth compiling well
+        for process in ("driver", "executor"):
+            builder = builder.config(f"spark.{process}.extraJavaOptions", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+    spark = builder.getOrCreate()
     spark.dataSource.register(NudgescribeDataSource)
     return spark
 
@@ -456,7 +462,7 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=100, help="rows of a page")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds until an answer of the stand-in")
     parser.add_argument("--limited-rows", type=int, default=60_000, help="how many to read under the limit")
-    parser.add_argument("--small", action="store_true", help="20,000 rows, and 5,000 under the limit")
+    parser.add_argument("--small", action="store_true", help="20,000 rows, 5,000 under the limit, both killed in one")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
     if options.small:
@@ -466,11 +472,16 @@ def main() -> int:
     try:
         with stand_in(pages, options.records, options.latency) as url:
             runs = [export(url, folder)]
-            spark = session()
+            spark = session(small=options.small)
             try:
-                runs.append(read(spark, url, folder, "Spark", pages))
-                runs.append(read(spark, url, folder, "Spark, Python worker killed", pages, python_workers))
-                runs.append(read(spark, url, folder, "Spark, executor killed", pages, executors))
+                if options.small:
+                    runs.append(read(spark, url, folder, "Spark", pages, tasks=8))
+                    both = "Spark, Python worker and executor killed"
+                    runs.append(read(spark, url, folder, both, pages, python_workers, executors, tasks=8))
+                else:
+                    runs.append(read(spark, url, folder, "Spark", pages))
+                    runs.append(read(spark, url, folder, "Spark, Python worker killed", pages, python_workers))
+                    runs.append(read(spark, url, folder, "Spark, executor killed", pages, executors))
                 written = write(spark, url, folder, options.rows)
                 limits = limited(spark, folder, options.limited_rows)
             finally:

@@ -8,7 +8,7 @@ nothing that came is left out, unless you leave out a column.
 from __future__ import annotations
 
 import typing
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import attrgetter, methodcaller
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
@@ -109,18 +109,21 @@ MESSAGES: Final = (
 
 
 def customer_fields(profile_fields: Sequence[ProfileField]) -> tuple[Field, ...]:
-    """The columns of customers, with one for each profile field in place of ``extended_profile``."""
-    typed = [
-        # As in an export, a name that is taken already has "profile." before it; there is one more here.
-        Field(
-            name=f"profile.{column.name}" if column.name == PAGE else column.name,
-            kind=column.kind,
-            profile_field=column.field,
-            format=column.format,
-        )
-        for column in columns_of(profile_fields, decrypted=True).all
-        if column.field is not None
-    ]
+    """The columns of customers, with one for each profile field in place of ``extended_profile``.
+
+    As in an export, a name that is taken already has ``profile.`` before it. Here that is also one that differs in upper and
+    lower case alone: Spark takes both for the same.
+    """
+    taken = {field.name for field in CUSTOMERS}
+    typed: list[Field] = []
+    for column in columns_of(profile_fields, decrypted=True).all:
+        if column.field is None:
+            continue
+        name = column.name
+        while name.lower() in taken:
+            name = f"profile.{name}"
+        taken.add(name.lower())
+        typed.append(Field(name=name, kind=column.kind, profile_field=column.field, format=column.format))
     documented = [field for field in CUSTOMERS[:-1] if field.name != _PROFILE]
     return (*documented, *typed, _EXTRA_FIELD)
 
@@ -129,13 +132,21 @@ def message_fields(columns: Sequence[str]) -> tuple[Field, ...]:
     """The columns of messages, with one for each column of the files that is wanted.
 
     Raises:
-        ConfigurationError: a name is taken by a column that is always there.
+        ConfigurationError: a name is taken by a column that is always there, or two differ in upper and lower case alone,
+            which Spark takes for the same.
     """
-    taken = sorted({field.name for field in MESSAGES} & set(columns))
+    always = {field.name for field in MESSAGES}
+    taken = sorted(name for name in columns if name.lower() in always)
     if taken:
         raise ConfigurationError(
             f"The option 'message_columns' names {', '.join(map(repr, taken))}, which is a column anyway. What the files have "
             "under that name is in 'extra'."
+        )
+    alike = [name for name in columns if [other.lower() for other in columns].count(name.lower()) > 1]
+    if alike:
+        raise ConfigurationError(
+            f"The option 'message_columns' names {', '.join(map(repr, alike))}, which Spark takes for the same. Leave all but "
+            "one out: what the files have under the others is in 'extra'."
         )
     return (*MESSAGES[:-1], *(Field(name=name, kind="text") for name in columns), _EXTRA_FIELD)
 
@@ -177,15 +188,29 @@ def _plain(value: object) -> object:
     return plain_text(value if type(value) is str or not isinstance(value, str) else str.__str__(value))
 
 
+def _whole(value: object) -> object:
+    """A number that a column of 64 bits holds."""
+    return value if -(2**63) <= cast("int", value) < 2**63 else MISFIT
+
+
+def _moment(value: object) -> object:
+    """A moment in the years that Python knows, in UTC as well: Spark counts further, and cannot hand it out."""
+    try:
+        cast("datetime", value).astimezone(UTC)
+    except OverflowError:
+        return MISFIT
+    return value
+
+
 _FITS: Final[Mapping[str, Callable[[object, str | None], object]]] = {
     "text": lambda value, _: _plain(value),
     "json": lambda value, _: compact(value),
-    "whole": lambda value, _: value,
+    "whole": lambda value, _: _whole(value),
     "flag": lambda value, _: value,
     "number": lambda value, _: double(value),
     "currency": lambda value, _: money(value),
     "date": day,
-    "timestamp": lambda value, _: value,
+    "timestamp": lambda value, _: _moment(value),
 }
 
 
@@ -249,10 +274,10 @@ class Table:
                 left[field.profile_field or field.name], cells[row] = values[row], None
         if field.needed and None in cells:
             raise ResponseDecodeError(
-                f"{field.name} of an item is a text that no encoding can write, so that Spark cannot hold it.",
+                f"{field.name} of an item cannot be held by Spark.",
                 operation=self._operation,
-                expected="a text of Unicode characters",
-                received="half of a surrogate pair",
+                expected="a text of Unicode characters" if field.kind == "text" else "a number or a moment in range",
+                received="half of a surrogate pair" if field.kind == "text" else "one that is out of range",
             )
         return cells
 

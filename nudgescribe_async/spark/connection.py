@@ -76,8 +76,8 @@ class Connection:
         """
         there = [name for name in _LOGIN if name in given]
         if there and len(there) < len(_LOGIN):
-            missing = ", ".join(repr(name) for name in _LOGIN if name not in given)
-            raise ConfigurationError(f"Credentials as options are three, or none: {missing} is missing.")
+            missing = " and ".join(repr(name) for name in _LOGIN if name not in given)
+            raise ConfigurationError(f"Credentials as options are three, or none. Missing: {missing}.")
         api_key, email, password = (given.needed(name) for name in _LOGIN) if there else (None, None, None)
         folder = given.text("token_folder")
         if folder is not None and not Path(folder).is_absolute():

@@ -23,6 +23,10 @@ __all__ = ["HIDDEN", "Given", "without_secrets"]
 HIDDEN: Final = "secret_"
 """What the names of secret options begin with."""
 
+LEAST: Final = 0.001
+MOST: Final = 1e6
+"""Between which numbers that are not whole have to be. Beyond them, moments are no longer told apart, or never come."""
+
 _WHAT_SPARK_SHOWS: Final = ("api_key", "email", "password", "api_code")
 """Names that one would try first, of what Spark would show if it had them."""
 
@@ -126,10 +130,10 @@ class Given:
         return number
 
     def number(self, name: str) -> float | None:
-        """An option that is a finite number above 0.
+        """An option that is a number above 0, within reason.
 
         Raises:
-            ConfigurationError: it is none.
+            ConfigurationError: it is none, or out of range.
         """
         text = self.text(name)
         if text is None:
@@ -138,8 +142,8 @@ class Given:
             number = float(text)
         except ValueError:
             number = math.nan
-        if not 0 < number < math.inf:
-            raise self.wrong(name, f"must be a number above 0; got {text!r}")
+        if not LEAST <= number <= MOST:
+            raise self.wrong(name, f"must be a number from {LEAST} to {MOST:,.0f}; got {text!r}")
         return number
 
     def flag(self, name: str, *, default: bool) -> bool:

@@ -86,17 +86,19 @@ async def plan(job: Job) -> list[Share]:
         return [Share()]
     async with for_the_driver(job) as ns:
         sets = await _sets(ns, job)
-    left = [_wanted(job, each) for each in sets]
-    # Of customers without a page, page one is looked at all the same: it must not have items.
-    return job.shares([each for each in left if len(each) or (job.resource == "customers" and not each.pages)])
+    return job.shares([left for each in sets if (left := _wanted(job, each)) is not None])
 
 
-def _wanted(job: Job, pages: Range) -> Range:
-    """What is left of a set."""
+def _wanted(job: Job, pages: Range) -> Range | None:
+    """What is left of a set; ``None`` if nothing is."""
     first, last = job.pages
     if not pages.pages:
-        return pages
-    return evolve(pages, first=max(first, pages.first), last=pages.last if last is None else min(last, pages.last))
+        # Of customers without a page, page one is looked at all the same: it must not have items. Not by a read that
+        # leaves it out: of two reads that divide the pages, each would have what came meanwhile.
+        has_page_one = first <= pages.first and (last is None or last >= pages.first)
+        return pages if job.resource == "customers" and has_page_one else None
+    left = evolve(pages, first=max(first, pages.first), last=pages.last if last is None else min(last, pages.last))
+    return left if len(left) else None
 
 
 def _first_page(job: Job) -> int:

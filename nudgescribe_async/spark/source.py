@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 
+from nudgescribe_async.errors import ConfigurationError
 from nudgescribe_async.spark.arrow import Batches, fitting, spark_schema
 from nudgescribe_async.spark.columns import Table, chosen
 from nudgescribe_async.spark.job import STREAM_ONLY, Job, Share
@@ -33,8 +34,8 @@ class NudgescribeDataSource(DataSource):
         customers = spark.read.format("nudgescribe").option("customer_group_id", group_id).load()
 
     The guide has the options. Spark plans a ``DataFrame`` once, with the pages that there are at its first action, and reads
-    them anew with each; ``load()`` again to plan anew, and ``cache()`` or write what you use more than once. Wrong options are a ``ConfigurationError`` on the
-    driver, the text of which is in the exception that Spark raises.
+    them anew with each; ``load()`` again to plan anew, and ``cache()`` or write what you use more than once. Wrong options
+    are a ``ConfigurationError`` on the driver, the text of which is in the exception that Spark raises.
     """
 
     def __init__(self, options: Any) -> None:
@@ -72,6 +73,16 @@ class NudgescribeDataSource(DataSource):
         from nudgescribe_async.spark.writing import customers_writer  # noqa: PLC0415 - only for writes
 
         return customers_writer(self.options, schema, overwrite=overwrite)
+
+    def streamWriter(self, schema: StructType, overwrite: bool) -> NoReturn:  # noqa: ARG002, N802 - Spark's names
+        """Nothing: there is no sink for streams.
+
+        Raises:
+            ConfigurationError: always; it says what to do instead.
+        """
+        raise ConfigurationError(
+            "There is no sink for streams. Write each batch with foreachBatch and df.write, with the option 'identifier'."
+        )
 
     def _job(self, *, stream: bool = False) -> Job:
         job = Job.of(self.options, stream=stream)

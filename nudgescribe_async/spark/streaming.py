@@ -62,7 +62,11 @@ class RunsReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         """Where a new stream begins: see the option ``start_after``."""
         start = self._job.start_after
         if start == "latest":
-            return _merged({}, asyncio.run(self._latest({})))
+            self._found = asyncio.run(self._latest({}))
+            # Spark writes down where the first batch ends, not where it began, and asks here again if it did not end. So
+            # it ends here: a run that comes before the next look is in the second batch, whose beginning is known.
+            self._looked = monotonic()
+            return _merged({}, self._found)
         return _merged({}, dict.fromkeys(self._job.campaign_ids, start))
 
     def latestOffset(self, start: Mapping[str, Any] | None = None, limit: object = None) -> dict[str, Any]:  # noqa: ARG002, N802

@@ -73,6 +73,30 @@ async def test_a_pause_is_followed_by_no_crowd(clock: VirtualClock) -> None:
     assert third - second == pytest.approx(0.12, abs=1e-5)
 
 
+class StandingLoop(VirtualClock):
+    """The event loop stands still while Spark takes a batch, and whoever slept wakes up late."""
+
+    late = 0.0
+
+    async def sleep(self, seconds: float) -> None:
+        late, self.late = self.late, 0.0
+        await super().sleep(seconds + late)
+
+
+async def test_who_wakes_up_late_does_not_send_in_the_turns_of_others() -> None:
+    clock = StandingLoop()
+    service = Service(clock)
+    lane = Lane(number=0, lanes=10, per_second=10)
+    paced = PacedTransport(service, lane, clock=clock)
+    await paced.send(REQUEST)
+    clock.late = lane.round * 0.9
+    await paced.send(REQUEST)
+    await paced.send(REQUEST)
+    first, second, third = service.moments
+    assert second - first == pytest.approx(2 * lane.round, abs=1e-5)
+    assert third - second == pytest.approx(lane.round, abs=1e-5)
+
+
 async def test_whoever_is_cancelled_leaves_the_turn_to_the_next(clock: VirtualClock) -> None:
     service = Service(clock)
     paced = PacedTransport(service, Lane(number=0, lanes=1, per_second=1), clock=clock)

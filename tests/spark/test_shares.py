@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
@@ -116,6 +116,19 @@ async def test_pages_that_are_not_asked_for_are_not_planned(sandbox: Sandbox, jo
     (share,) = await plan(job(customer_group_id=group, pages="9-", parallelism="1"))
     assert [(each.first, each.last, each.pages) for each in share.ranges] == [(9, 10, 10)]
     assert await plan(job(customer_group_id=group, pages="11-12")) == []
+
+
+async def test_reads_that_divide_a_group_without_pages_have_what_came_meanwhile_once(
+    sandbox: Sandbox, job: Any
+) -> None:
+    group = await group_of(sandbox, 0)
+    whole, first, rest = (job(customer_group_id=group, pages=pages) for pages in ("1-", "1-5", "6-"))
+    planned = [(asked, share) for asked in (whole, first, rest) for share in await plan(asked)]
+    async with Nudgescribe(sandbox.credentials, base_url=sandbox.url) as ns:
+        await ns.customers.check(sandbox.workspace_id, group, customers=[{"external_id": "C0"}])
+    await sandbox.drain()
+    assert [len(await items_of(asked, share)) for asked, share in planned] == [1, 1]
+    assert await plan(rest) == []
 
 
 async def test_a_page_that_cannot_be_had_is_an_error_of_the_task(sandbox: Sandbox, job: Any) -> None:
@@ -284,8 +297,41 @@ def test_what_is_never_null_and_cannot_be_held_is_an_error() -> None:
     fields = (Field(name="id", kind="text", needed=True), Field(name="name", kind="text"), columns._EXTRA_FIELD)
     table = Table(fields, ("id", "name", EXTRA), operation="customers.list")
     assert table.columns([{"id": "1", "name": "\ud800"}], {}) == [["1"], [None], ['{"name":"\\ud800"}']]
-    with pytest.raises(ResponseDecodeError, match="id of an item is a text that no encoding can write"):
+    with pytest.raises(ResponseDecodeError, match="id of an item cannot be held by Spark"):
         table.columns([{"id": "\ud800"}], {})
+
+
+def test_numbers_and_moments_beyond_what_spark_holds_are_in_extra() -> None:
+    late = datetime(9999, 12, 31, 23, tzinfo=timezone(-timedelta(hours=2)))
+    fields = (
+        Field(name="needed", kind="whole", needed=True),
+        Field(name="run", kind="whole"),
+        Field(name="made", kind="timestamp"),
+        columns._EXTRA_FIELD,
+    )
+    table = Table(fields, [field.name for field in fields], operation="x")
+    assert table.columns([{"needed": 2**63 - 1, "run": -(2**63) - 1, "made": late}], {}) == [
+        [2**63 - 1],
+        [None],
+        [None],
+        ['{"run":-9223372036854775809,"made":"9999-12-31 23:00:00-02:00"}'],
+    ]
+    with pytest.raises(ResponseDecodeError, match="needed of an item cannot be held by Spark") as refused:
+        table.columns([{"needed": 2**63}], {})
+    assert str(2**63) not in str(refused.value)
+
+
+def test_no_two_columns_differ_in_upper_and_lower_case_alone() -> None:
+    names = ["Age", "age", "Customer_ID", "PAGE", "Extra"]
+    fields = columns.customer_fields(
+        [ProfileField(profile_field_id=name, field_name=name, field_type="string", workspace_id="w") for name in names]
+    )
+    found = {field.profile_field: field.name for field in fields if field.profile_field is not None}
+    assert found == {name: name if name == "Age" else f"profile.{name}" for name in names}
+    with pytest.raises(ConfigurationError, match="names 'Message', 'message', which Spark takes for the same"):
+        columns.message_fields(["Message", "segment", "message"])
+    with pytest.raises(ConfigurationError, match="names 'Page', which is a column anyway"):
+        columns.message_fields(["Page"])
 
 
 async def test_what_has_no_pages(sandbox: Sandbox, job: Any) -> None:

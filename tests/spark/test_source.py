@@ -183,9 +183,29 @@ def test_a_stream_that_begins_after_the_latest_run(options: Options, filled: Fil
         known.reader(known.schema())
 
 
+def test_the_first_batch_after_the_latest_run_can_be_done_again(options: Options, filled: Filled) -> None:
+    """Spark keeps where it ends, and asks anew where it began: nothing may lie between."""
+    campaign = filled.campaign(3)
+    known = source(options, resource="messages", campaign_id=campaign, start_after="latest")
+    schema = known.schema()
+    reader = known.streamReader(schema)
+    start = reader.initialOffset()
+    filled.rerun(campaign, 4)
+    end = reader.latestOffset(start, None)  # type: ignore[arg-type]
+    again = source(options, resource="messages", campaign_id=campaign, start_after="latest").streamReader(schema)
+    assert again.partitions(again.initialOffset(), end) == []
+    following = again.latestOffset(end, None)  # type: ignore[arg-type]
+    assert len(rows_of(again, again.partitions(end, following))) == 4  # type: ignore[arg-type]
+
+
 def test_a_write_is_handed_on(options: Options) -> None:
     with pytest.raises(ConfigurationError, match="Customers cannot be replaced"):
         source(options).writer(StructType(), overwrite=True)
+
+
+def test_a_sink_for_streams_is_refused_with_what_to_do_instead(options: Options) -> None:
+    with pytest.raises(ConfigurationError, match="foreachBatch"):
+        source(options).streamWriter(StructType([]), overwrite=False)
 
 
 def test_the_face_is_no_more_than_the_source() -> None:

@@ -218,12 +218,12 @@ options, events = json.loads(sys.stdin.readline()), sys.argv[1]
 spark = (
     SparkSession.builder.master("local[2,2]").config("spark.ui.enabled", "false").config("spark.log.level", "INFO")
     .config("spark.eventLog.enabled", "true").config("spark.eventLog.compress", "false")
-    .config("spark.eventLog.dir", events).getOrCreate()
+    .config("spark.eventLog.dir", events).config("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC").getOrCreate()
 )
 spark.dataSource.register(NudgescribeDataSource)
 frame = spark.range(0, 20, 1, 2).selectExpr("concat('C', id) external_id", "id age")
 wrong = {"secret_password": options["secret_password"] + "x", "token_folder": options["token_folder"] + "-2"}
-for more in ({}, {"identifier": "external_id"}, {"nonsense": "1"}, wrong):
+for more in ({"identifier": "external_id"}, {"nonsense": "1"}, wrong):
     try:
         frame.write.format("nudgescribe").mode("append").options(**{**options, **more}).save()
         print("done", *more)
@@ -238,7 +238,7 @@ def test_no_secret_in_errors_logs_plans_and_events(
 ) -> None:
     events = tmp_path / "events"
     events.mkdir()
-    served.inject(Status(400), operation="customers.check", times=1, skip=2)
+    served.inject(Status(400), operation="customers.check", times=1)
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, events.as_uri()],
         input=json.dumps(service).encode() + b"\n",
@@ -247,7 +247,7 @@ def test_no_secret_in_errors_logs_plans_and_events(
     )
     said = run.stdout + run.stderr
     assert run.returncode == 0, said.decode()
-    assert run.stdout.splitlines()[:2] == [b"done", b"done identifier"], said.decode()
+    assert run.stdout.splitlines()[:1] == [b"done identifier"], said.decode()
     assert run.stdout.count(b"error ") == 2, said.decode()
     logged = b"".join(path.read_bytes() for path in events.rglob("*") if path.is_file())
     assert b"AppendData" in logged
