@@ -196,7 +196,7 @@ class Nudgescribe:
         credentials = options.pop("credentials", None) or Credentials.from_env()
         for name, variable, check in (
             ("base_url", "NUDGESCRIBE_BASE_URL", checked_base_url),
-            ("api_code", "NUDGESCRIBE_API_CODE", lambda code: Secret(_checked_api_code(code))),
+            ("api_code", "NUDGESCRIBE_API_CODE", _secret_api_code),
         ):
             if variable in os.environ and name not in options:
                 if not os.environ[variable].strip():
@@ -328,6 +328,10 @@ def _checked_api_code(api_code: object) -> str:
     if not isinstance(api_code, str) or not api_code.strip() or not api_code.isascii() or not api_code.isprintable():
         raise ConfigurationError("api_code must be text of printable ASCII letters, and not empty.")
     return str.__str__(api_code)  # no Secret any more, since JSON knows plain text only
+
+
+def _secret_api_code(api_code: object) -> Secret:
+    return Secret(_checked_api_code(api_code))
 
 
 def _checked_address(address: object) -> str:

@@ -29,6 +29,7 @@ from nudgescribe_async import (
     DeadlineExceededError,
     Nudgescribe,
     PageError,
+    RateLimitedError,
     RerunRequest,
     ResponseDecodeError,
     RetryPolicy,
@@ -573,6 +574,35 @@ async def test_a_propagator_that_writes_nonsense_harms_no_call(
     assert "MARKED" not in caplog.text
 
 
+async def test_a_context_that_servers_would_refuse_is_left_out(recorder: Recorder) -> None:
+    members = [(f"vendor{number}", "v" * 250) for number in range(32)]
+    for state, passed_on in ((trace.TraceState(members), False), (trace.TraceState(members[:2]), True)):
+        theirs = trace.NonRecordingSpan(trace.SpanContext(1, 2, True, trace.TraceFlags(1), state))
+        token, service = context.attach(trace.set_span_in_context(theirs)), Service()
+        try:
+            async with client(service) as ns:
+                recorder.on(ns)
+                await ns.campaigns.list()
+        finally:
+            context.detach(token)
+        assert ("tracestate" in service.requests[-1].headers) is passed_on
+        assert f"{1:032x}" in service.requests[-1].headers["traceparent"]
+
+
+async def test_a_propagator_that_writes_what_cannot_be_encoded_harms_no_call(
+    sandbox: Sandbox, recorder: Recorder
+) -> None:
+    before, transport = propagate.get_global_textmap(), Listening()
+    propagate.set_global_textmap(Naughty({"x": "\ud800", "y": "\u00fc", "z": "7"}))
+    try:
+        async with made(sandbox, transport=transport) as ns:
+            recorder.on(ns)
+            assert await ns.campaigns.list() == []
+    finally:
+        propagate.set_global_textmap(before)
+    assert [name for name in "xyz" if name in transport.sent[-1].headers] == ["z"]
+
+
 async def test_a_propagator_of_the_users_is_used(recorder: Recorder) -> None:
     service, before = Service(), propagate.get_global_textmap()
     propagate.set_global_textmap(Naughty({"X-Trace": "7"}))
@@ -738,13 +768,52 @@ async def test_what_is_under_way_is_told_to_its_end_and_what_began_before_is_lef
         assert all(isinstance(call.exception(), ServerError) for call in before)
 
 
+async def test_what_is_under_way_while_a_client_is_instrumented_anew_is_told_once(recorder: Recorder) -> None:
+    service, release = Service(), asyncio.Event()
+    async with client(service, retry=RetryPolicy(attempts=1)) as ns:
+        await ns.auth.authenticate()
+
+        async def answers(request: Any) -> Any:
+            if request.url.endswith("/all"):
+                await release.wait()
+                return answer(200, [])
+            return answer(429, {"message": "no"}, headers={"Retry-After": "0"})
+
+        service.on_call = answers
+        first = recorder.on(ns)
+        under_way = asyncio.create_task(ns.campaigns.list())
+        await settle()
+        first.uninstrument()
+        recorder.on(ns)
+        with pytest.raises(RateLimitedError):
+            await ns.customer_groups.list("w")
+        release.set()
+        await under_way
+    assert len(events(recorder.one(GROUPS), "paused")) == 1
+    assert recorder.sums("nudgescribe.client.pause.duration", "http.response.status_code") == {429: 1}
+    assert recorder.open == []
+
+
 def test_places_that_are_remembered_are_not_without_end() -> None:
     targets = Targets()
     for number in range(1_000):
         event = CallStarted(operation="a.b", call=1, method="GET", url=f"https://{number}.x.test", signed=True)
-        assert targets.of(event).labels["server.address"] == f"{number}.x.test"
+        assert targets.of(event).attributes["server.address"] == f"{number}.x.test"
         assert targets.of(event) is targets.of(event)
     assert len(targets._known) <= 256
+
+
+def test_hosts_that_the_service_names_are_not_series_of_metrics_without_end() -> None:
+    targets = Targets()
+    hosts = [
+        targets.of(
+            CallStarted(operation="a.b", call=1, method="GET", url=f"https://{number % 100}.x.test", signed=True)
+        ).labels["server.address"]
+        for number in range(1_000)
+    ]
+    assert len(set(hosts)) == 17
+    assert hosts[:16] == hosts[100:116] == [f"{number}.x.test" for number in range(16)]
+    assert set(hosts[16:100]) == {"other"}
     plain = CallStarted(operation="a.b", call=1, method="GET", url="https://x.test/v1/cg")
     assert (targets.of(plain).name, targets.of(plain).labels["server.port"]) == ("GET /v1/cg", 443)
 
@@ -779,7 +848,7 @@ async def test_a_client_that_is_let_go_of_is_not_kept(recorder: Recorder) -> Non
 
 
 def test_only_a_client_can_be_instrumented() -> None:
-    with pytest.raises(TypeError, match="ns must be a Nudgescribe, not str"):
+    with pytest.raises(TypeError, match=r"not builtins\.str\. Of a blocking client, instrument"):
         instrument("https://client-api.nudgescribe.com")  # type: ignore[arg-type]
 
 

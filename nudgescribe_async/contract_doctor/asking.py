@@ -13,6 +13,7 @@ from nudgescribe_async.codec import dumps
 from nudgescribe_async.contract_doctor import counting
 from nudgescribe_async.contract_doctor.comparing import opened, schema_at
 from nudgescribe_async.contract_doctor.counting import Page
+from nudgescribe_async.contract_doctor.recording import NotRecordedError
 from nudgescribe_async.contract_doctor.report import Difference
 from nudgescribe_async.contract_doctor.watching import LOGIN, NOTHING
 from nudgescribe_async.errors import NudgescribeError
@@ -34,6 +35,9 @@ GROUPS_LOOKED_AT: Final = 3
 LONG_AGO: Final = datetime(1990, 1, 1, tzinfo=UTC)
 FAR_AHEAD: Final = datetime(2190, 1, 1, tzinfo=UTC)
 
+_TOO_MANY: Final = 2**53
+"""Such numbers of pages and runs are not asked for: no service means them."""
+
 ONCE: Final = CallOptions(retries=0)
 
 
@@ -48,6 +52,7 @@ class Questions:
     Attributes:
         unanswered: what was not answered as it should be.
         skipped: what could not be asked.
+        not_recorded: requests that a recording does not have, and that were not sent anywhere.
     """
 
     _ns: Nudgescribe
@@ -58,6 +63,7 @@ class Questions:
     _campaign: str | None
     unanswered: list[str] = field(factory=list[str], init=False)
     skipped: list[str] = field(factory=list[str], init=False)
+    not_recorded: int = field(default=0, init=False)
     _groups: list[str] = field(factory=list[str], init=False)
 
     async def login(self) -> None:
@@ -68,6 +74,10 @@ class Questions:
         """
         try:
             await self._ns.auth.authenticate()
+        except NotRecordedError:
+            self.not_recorded += 1
+            self.unanswered.append(f"{LOGIN}: not in the recording, so nothing else was asked")
+            return
         except NudgescribeError:
             for exchange in self._watching.exchanges:
                 self._comparison.compare(exchange)
@@ -88,7 +98,8 @@ class Questions:
             await self._runs()
             await self._files()
         except EnoughError:
-            self.skipped.append("what would have come next, since the limit of requests was reached")
+            if self._watching.left <= 0:
+                self.skipped.append("what would have come next, since the limit of requests was reached")
 
     # --- campaigns ---------------------------------------------------------------------------------------------
 
@@ -181,7 +192,7 @@ class Questions:
             )
             link = _get(exchange.value, "url") if exchange is not None and exchange.status == 200 else None
             # The signature in it is another one each time.
-            return _unless_failed(exchange, Page((urlsplit(link).path,) if isinstance(link, str) else ()))
+            return _unless_failed(exchange, Page((_path(link),) if isinstance(link, str) else ()))
 
         first = await self._pages("messages.fetch", count, page)
         if first is None:
@@ -245,12 +256,12 @@ class Questions:
         ns = self._ns
         exchange = await self._ask("reruns.history", lambda: ns.reruns.history(campaign, options=ONCE))
         runs = [_get(each, "run_number") for each in self._items(exchange)]
-        numbers = [each for each in runs if isinstance(each, int)]
+        numbers = [each for each in runs if isinstance(each, int) and not isinstance(each, bool)]
         if numbers != sorted(numbers, reverse=True):
             self._comparison.about("reruns.history")
             self._comparison.find(Difference.ORDER, "$", "the newest run first", "older runs before newer ones")
         await self._ask("reruns.messages", lambda: ns.reruns.messages(campaign, options=ONCE))
-        if numbers and min(numbers) > 0:
+        if numbers and min(numbers) > 0 and max(numbers) < _TOO_MANY:
             newest, oldest = max(numbers), min(numbers)
             await self._ask("reruns.messages", lambda: ns.reruns.messages(campaign, oldest, options=ONCE))
             await self._ask("messages.count_pages", lambda: ns.messages.count_pages(campaign, newest, options=ONCE))
@@ -284,6 +295,11 @@ class Questions:
             await ask()
         except NudgescribeError as error:
             problem = type(error).__name__
+        except NotRecordedError:
+            # It is of another program, or of an examination that was interrupted.
+            self.not_recorded += 1
+            self._note_unanswered(f"{operation}: not in the recording")
+            return None
         if len(self._watching.exchanges) == before:
             self._note_unanswered(f"{operation}: nothing came ({problem})")
             return None
@@ -360,7 +376,15 @@ def _count(exchange: Exchange | None) -> int:
     if isinstance(found, dict):
         pages = _get(exchange.value, "pages")
         found = pages if pages is not None else _get(exchange.value, "total_pages")
-    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0
+    return found if isinstance(found, int) and not isinstance(found, bool) and 0 < found < _TOO_MANY else 0
+
+
+def _path(link: str) -> str:
+    """The path of a link, or of what is none all of it."""
+    try:
+        return urlsplit(link).path
+    except ValueError:
+        return link
 
 
 def _unless_failed(exchange: Exchange | None, page: Page) -> Page | None:

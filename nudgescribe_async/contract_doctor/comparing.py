@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from attrs import define, field
 
-from nudgescribe_async.contract_doctor.forms import TIMESTAMP, form_of, is_moment, is_nameable, keys_of
+from nudgescribe_async.contract_doctor.forms import (
+    MOST_NAMES,
+    TIMESTAMP,
+    Names,
+    form_of,
+    is_moment,
+    is_nameable,
+    keys_of,
+)
 from nudgescribe_async.contract_doctor.report import BREAKS, Difference, Finding
 from nudgescribe_async.contract_doctor.watching import NOTHING
 
@@ -86,7 +94,8 @@ def opened(schema: Schema, value: Any) -> tuple[Any, str]:
         return items, ""
     if len(inside) != 1:
         return items, ""
-    return items[inside[0]], f".{inside[0]}" if is_nameable(inside[0]) else ".*"
+    told = is_nameable(inside[0]) and len(items) <= MOST_NAMES
+    return items[inside[0]], f".{inside[0].strip()}" if told else ".*"
 
 
 @define
@@ -120,6 +129,7 @@ class Comparison:
     _looked: Counter[tuple[str, str]] = field(factory=Counter[tuple[str, str]], init=False)
     _absent: Counter[tuple[str, str, str]] = field(factory=Counter[tuple[str, str, str]], init=False)
     _names: dict[Pointer, set[str]] = field(factory=dict["Pointer", set[str]], init=False)
+    _new_names: Names = field(factory=Names, init=False)
     _operation: str = field(default="", init=False)
 
     # --- one answer --------------------------------------------------------------------------------------------
@@ -187,7 +197,8 @@ class Comparison:
             if not alternative.get("properties", {}).keys().isdisjoint({key.strip() for key in items}):
                 self._value(items, (*pointer, "oneOf", index), "$")
                 return
-        told = ", ".join(sorted(f"{key.strip()!r}" for key in items if is_nameable(key))) or _UNTOLD
+        named = sorted({f"{key.strip()!r}" for key in items if is_nameable(key)}) if len(items) <= MOST_NAMES else []
+        told = ", ".join(named) or _UNTOLD
         expected = f"{' or '.join(map(repr, names))}, or a bare number"
         self.find(Difference.MISSING_FIELD, "$", expected, f"an object with {told}" if items else "an empty object")
 
@@ -263,7 +274,7 @@ class Comparison:
             self.contradicted.update((*schema.pointer, "properties", name) for name in schema.node.get("required", ()))
             return False
         for key in unknown:
-            if is_nameable(key):
+            if self._new_names.may_tell(key, of=schema.pointer, among=len(unknown)):
                 self.find(
                     Difference.NEW_FIELD, f"{where}.{key.strip()}", "no such field", form_of(value[key]), of=where
                 )

@@ -16,13 +16,21 @@ import re
 import secrets
 import uuid
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import urlsplit
 
 from attrs import define, field
 
 from nudgescribe_async.codec import loads
 from nudgescribe_async.contract_doctor.comparing import opened, schema_at
-from nudgescribe_async.contract_doctor.forms import LENGTHS, form_of, is_moment, is_nameable, length_class
+from nudgescribe_async.contract_doctor.forms import (
+    LENGTHS,
+    MOST_NAMES,
+    Names,
+    form_of,
+    is_moment,
+    is_nameable,
+    length_class,
+    media_type_of,
+)
 
 if TYPE_CHECKING:
     from nudgescribe_async.contract_doctor.contract import Contract, Operation, Pointer
@@ -34,11 +42,14 @@ _KEPT: Final = frozenset({"pages", "total_pages", "run_number", "expires_in", "p
 
 _CLAIMS: Final = ("user_id", "account_id", "role_code")
 _NEVER: Final = 1_700_000_000
+_LATEST: Final = 10**12
 _ROWS: Final = 20
+_DEEPEST: Final = 64
+"""What is nested deeper is left out: nothing is compared there, and it could be too deep to be written."""
 START_OF_A_FILE: Final = 64 * 2**10
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
-_DIGIT: Final = re.compile(r"\d")
-_FRACTION: Final = re.compile(r"[.,](\d+)")
+_DIGIT: Final = re.compile(r"[0-9]")
+_FRACTION: Final = re.compile(r"[.,]([0-9]+)")
 
 
 @define
@@ -49,6 +60,9 @@ class Disguise:
     _key: bytes = field(factory=lambda: secrets.token_bytes(32), repr=False, init=False)
     _numbers: dict[int, int] = field(factory=dict[int, int], repr=False, init=False)
     _taken: set[int] = field(factory=set[int], repr=False, init=False)
+    _texts: dict[str, str] = field(factory=dict[str, str], repr=False, init=False)
+    _texts_taken: set[str] = field(factory=set[str], repr=False, init=False)
+    _new_names: Names = field(factory=Names, repr=False, init=False)
 
     # --- requests and answers ----------------------------------------------------------------------------------
 
@@ -60,7 +74,8 @@ class Disguise:
             node = known.get(name, {})
             if node.get("x-secret"):
                 return "made-up"
-            kept = isinstance(value, bool | int) or node.get("x-format") == "timestamp" or value in node.get("enum", ())
+            is_time = node.get("x-format") == "timestamp" and isinstance(value, str) and is_moment(value)
+            kept = isinstance(value, bool | int) or is_time or value in node.get("enum", ())
             return value if name in known and kept else self._any(value)
 
         return {name if name in known else self._name(name): disguised(name, value) for name, value in body.items()}
@@ -80,7 +95,7 @@ class Disguise:
             return [self._known(inner, resolved)]
         items = cast("dict[str, Any]", value)
         return {
-            self._told(key): self._known(inner, resolved) if item is inner else self._any(item)
+            self._told(key, len(items)): self._known(inner, resolved) if item is inner else self._any(item)
             for key, item in items.items()
         }
 
@@ -100,8 +115,7 @@ class Disguise:
     def header(self, name: str, value: str) -> str:
         """The value of a header of an answer."""
         if name == "content-type":
-            kind = value.partition(";")[0].strip().lower()
-            return kind if re.fullmatch(r"[a-z]+/[a-z0-9.+-]{1,60}", kind) else "made-up"
+            return media_type_of(value)
         if name == "retry-after" and value.strip().isdigit():
             return value.strip()
         return "made-up"
@@ -123,13 +137,15 @@ class Disguise:
                 return self._any(value)
 
     def _object(self, value: dict[str, Any], pointer: Pointer, known: dict[str, Any]) -> dict[str, Any]:
-        recognised = any(key.strip() in known for key in value)
+        unknown = sum(key.strip() not in known for key in value)
+        recognised = unknown < len(value)
         found: dict[str, Any] = {}
         for key, item in value.items():
             if key.strip() in known:
                 found[key] = self._known(item, (*pointer, "properties", key.strip()))
             else:
-                found[self._told(key) if recognised else self._name(key)] = self._any(item)
+                told = recognised and self._new_names.may_tell(key, of=pointer, among=unknown)
+                found[key if told else self._name(key)] = self._any(item)
         return found
 
     def _pages(self, value: Any, node: Any) -> Any:
@@ -137,7 +153,7 @@ class Disguise:
             return value if isinstance(value, int) else self._any(value)
         items = cast("dict[str, Any]", value)
         return {
-            key if key.strip() in node["x-unwrap"] else self._told(key): item
+            key if key.strip() in node["x-unwrap"] else self._told(key, len(items)): item
             if key.strip() in node["x-unwrap"] and isinstance(item, int)
             else self._any(item)
             for key, item in items.items()
@@ -147,12 +163,14 @@ class Disguise:
     def _is_listed(value: str, names: list[str]) -> bool:
         return value.strip().casefold() in {name.casefold() for name in names}
 
-    def _told(self, key: str) -> str:
-        return key if is_nameable(key) else self._name(key)
+    def _told(self, key: str, among: int) -> str:
+        return key if is_nameable(key) and among <= MOST_NAMES else self._name(key)
 
     # --- any value ---------------------------------------------------------------------------------------------
 
-    def _any(self, value: Any) -> Any:
+    def _any(self, value: Any, depth: int = 0) -> Any:
+        if depth > _DEEPEST:
+            return None
         match value:
             case None | bool():
                 return value
@@ -164,10 +182,10 @@ class Disguise:
             case str():
                 return self._text(value)
             case list():
-                return [self._any(item) for item in cast("list[object]", value)]
+                return [self._any(item, depth + 1) for item in cast("list[object]", value)]
             case _:
                 items = cast("dict[str, Any]", value)
-                return {self._name(key): self._any(item) for key, item in items.items()}
+                return {self._name(key): self._any(item, depth + 1) for key, item in items.items()}
 
     def _whole(self, value: int) -> int:
         """Another number of as many digits; no two become the same."""
@@ -195,21 +213,36 @@ class Disguise:
             case "a JWT":
                 return self._token(text)
             case "a URL":
-                parts = urlsplit(text)
                 # A signed URL has another signature each time, and names the same file.
-                name = self._letters("url", f"{parts.netloc}{parts.path}", 16)
-                return f"https://made-up.invalid/{name}{'?signature=made-up' if parts.query else ''}"
+                place, _, query = text.partition("?")
+                name = self._letters("url", place, 16)
+                return f"https://made-up.invalid/{name}{'?signature=made-up' if query else ''}"
             case "an e-mail address":
                 return f"{self._letters('e-mail', text, 8)}@made-up.invalid"
             case "a number as text":
-                digits = iter(self._digits(text, len(text)))
-                return _DIGIT.sub(lambda _: next(digits), text)
+                return self._number(text)
             case _:
                 longest = length_class(text)
                 length = LENGTHS[-1] + 1 if longest is None else longest
                 # As short as its class has it: nobody wants to read more.
-                shorter = (8, 9, 33, 129, 513)[LENGTHS.index(length)] if longest is not None else length
+                shorter = (8, 16, 33, 129, 513)[LENGTHS.index(length)] if longest is not None else length
                 return self._letters("text", text, shorter)
+
+    def _number(self, text: str) -> str:
+        """Another number as text, written in the same way; no two become the same, since ids are often written so."""
+        if text not in self._texts:
+            length = len(_DIGIT.findall(text))
+            number = int.from_bytes(self._hash("digits", text))
+
+            def written(number: int) -> str:
+                digits = iter(f"{number % 10**length:0{length}d}")
+                return _DIGIT.sub(lambda _: next(digits), text)
+
+            while (made := written(number)) in self._texts_taken:
+                number += 1
+            self._texts_taken.add(made)
+            self._texts[text] = made
+        return self._texts[text]
 
     def _moment(self, text: str) -> str:
         """Another moment, written in the same way."""
@@ -233,7 +266,8 @@ class Disguise:
         made: dict[str, Any] = {"jti": self._letters("token", token, 16), "iat": _NEVER}
         if isinstance(claims, dict):
             known = cast("dict[str, Any]", claims)
-            if all(isinstance(known.get(name), int | float) for name in ("exp", "iat")):
+            lifetime = [known.get(name) for name in ("exp", "iat")]
+            if all(isinstance(moment, int | float) and abs(moment) < _LATEST for moment in lifetime):
                 made["exp"] = _NEVER + round(known["exp"] - known["iat"])
             made |= {name: self._any(known[name]) for name in _CLAIMS if name in known}
         return ".".join((_encoded({"alg": "none", "typ": "JWT"}), _encoded(made), "bWFkZS11cA"))

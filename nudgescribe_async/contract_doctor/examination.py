@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from nudgescribe_async.arguments import check_number, check_whole
 from nudgescribe_async.auth import Credentials
-from nudgescribe_async.client import DEFAULT_BASE_URL, Nudgescribe
+from nudgescribe_async.client import Nudgescribe
 from nudgescribe_async.clock import SystemClock
 from nudgescribe_async.contract_doctor.asking import Questions
 from nudgescribe_async.contract_doctor.comparing import Comparison
@@ -20,7 +21,7 @@ from nudgescribe_async.threads import in_thread
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from nudgescribe_async.auth import SupportsCredentials
     from nudgescribe_async.clock import Clock
@@ -41,9 +42,9 @@ _FIRST_ASKED = {
 
 
 async def examine(
-    credentials: SupportsCredentials,
+    credentials: SupportsCredentials | None = None,
     *,
-    base_url: str = DEFAULT_BASE_URL,
+    base_url: str | None = None,
     transport: Transport | None = None,
     api_code: str | None = None,
     workspace_id: str | None = None,
@@ -61,8 +62,9 @@ async def examine(
     it got.
 
     Args:
-        credentials: of the account to look at; one that may read is enough.
-        base_url: the address of the service.
+        credentials: of the account to look at; one that may read is enough. Left out: credentials, address and api_code
+            are those of the environment, as with ``Nudgescribe.from_env()``.
+        base_url: the address of the service; if left out, as for ``Nudgescribe``.
         transport: sends the requests; an ``AiohttpTransport`` if left out. It is closed at the end.
         api_code: as for ``Nudgescribe``.
         workspace_id: the workspace to look at. Left out: that of the campaign, or the first that has campaigns.
@@ -82,7 +84,10 @@ async def examine(
     """
     check_whole("max_requests", max_requests, "a whole number, 1 or more", least=1)
     check_number("pause", pause, "a number of seconds, 0 or more", least=0)
-    credentials = Credentials.of(credentials)
+    make: Callable[..., Nudgescribe] = (
+        Nudgescribe.from_env if credentials is None else partial(Nudgescribe, Credentials.of(credentials))
+    )
+    named: dict[str, Any] = {"base_url": base_url, "api_code": api_code}
     clock = clock if clock is not None else SystemClock()
     if transport is None:
         from nudgescribe_async.transport.aiohttp import AiohttpTransport  # noqa: PLC0415 - slow to load
@@ -98,15 +103,13 @@ async def examine(
     contract = await in_thread(Contract.load)
     watching = Watching(transport, contract, max_requests, pause, clock)
     comparison = Comparison(contract)
-    async with Nudgescribe(
-        credentials,
-        base_url=base_url,
+    async with make(
         transport=watching,
-        api_code=api_code,
         timeout=Timeout(total=120.0),
         retry=RetryPolicy(attempts=1),
         first_page=0,  # so that page 0 can be asked for
         clock=clock,
+        **{name: value for name, value in named.items() if value is not None},
     ) as ns:
         questions = Questions(ns, watching, comparison, workspace_id, customer_group_id, campaign_id)
         await questions.login()
@@ -125,13 +128,14 @@ async def examine_recording(path: str | os.PathLike[str]) -> ContractReport:
         ConfigurationError: the file is no recording, or cannot be read.
     """
     replay = await in_thread(ReplayingTransport, path)
-    given = replay.notes.get("given", ())
-    ids: dict[str, Any] = {name: replay.first(of, name) for name, of in _FIRST_ASKED.items() if name in given}
+    given, most = replay.notes.get("given"), replay.notes.get("max_requests")
+    named = cast("list[object]", given) if isinstance(given, list) else []
+    ids: dict[str, Any] = {name: replay.first(of, name) for name, of in _FIRST_ASKED.items() if name in named}
     return await examine(
         Credentials(api_key="replayed", email="replayed@example.invalid", password="replayed"),  # noqa: S106 - opens nothing
         base_url="https://replayed.invalid",
         transport=replay,
-        max_requests=replay.notes.get("max_requests", MOST_REQUESTS),
+        max_requests=most if isinstance(most, int) and most > 0 else MOST_REQUESTS,
         pause=0.0,
         **ids,
     )
@@ -143,7 +147,7 @@ def _report(contract: Contract, watching: Watching, comparison: Comparison, ques
     asked = [each for each in contract.operations if each.effect == "read" or each.name == LOGIN]
     return ContractReport(
         contract=contract.version,
-        requests=watching.sent,
+        requests=watching.sent - questions.not_recorded,
         findings=findings,
         assumptions=standings(
             contract,

@@ -9,8 +9,13 @@ from __future__ import annotations
 import re
 from typing import Any, Final, cast
 
+from attrs import define, field
+
 __all__ = [
+    "MOST_NAMES",
+    "NO_MEDIA_TYPE",
     "TIMESTAMP",
+    "Names",
     "form_of",
     "is_header",
     "is_moment",
@@ -18,6 +23,7 @@ __all__ = [
     "keys_of",
     "length_class",
     "mask_of",
+    "media_type_of",
 ]
 
 TIMESTAMP: Final = "a timestamp"
@@ -25,10 +31,12 @@ TIMESTAMP: Final = "a timestamp"
 
 LENGTHS: Final = (8, 32, 128, 512, 4_096)
 
-_EXACT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?(?:[Zz]|[+-]\d\d(?::?\d\d)?)?)?")
-_DIGIT = re.compile(r"\d")
-_NUMBER = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40})?")
+_EXACT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+_MOMENT = re.compile(
+    r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?(?:[Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
+)
+_DIGIT = re.compile(r"[0-9]")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]{1,40})?")
 _FORMS: Final = (
     (re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"), "a UUID"),
     (re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*"), "a JWT"),
@@ -38,6 +46,10 @@ _FORMS: Final = (
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 _DIGITS_OF_A_NAME = 3
+MOST_NAMES: Final = 32
+"""An object with more unknown keys is a map, whose keys may be ids or people, whatever they look like."""
+_MEDIA_TYPE = re.compile(r"[a-z]+/[a-z0-9.+-]{1,60}")
+NO_MEDIA_TYPE: Final = "something that is no media type"
 _HEADER = re.compile(r"[a-z][a-z-]{0,39}")
 _OF_THE_WAY: Final = frozenset({"connection", "content-encoding", "content-length", "keep-alive", "transfer-encoding"})
 """Headers that say something of the connection alone."""
@@ -96,6 +108,35 @@ def is_nameable(key: object) -> bool:
     if not isinstance(key, str) or not _NAME.fullmatch(key.strip()):
         return False
     return len(_DIGIT.findall(key)) <= _DIGITS_OF_A_NAME
+
+
+@define
+class Names:
+    """Which names of unknown fields are told: those that look like names, and few of them in one kind of object."""
+
+    _told: dict[object, set[str]] = field(factory=dict[object, set[str]], init=False)
+
+    def may_tell(self, key: str, *, of: object, among: int) -> bool:
+        """Whether one may be told.
+
+        Args:
+            key: the name.
+            of: the kind of object.
+            among: how many unknown ones this object has.
+        """
+        if not is_nameable(key) or among > MOST_NAMES:
+            return False
+        told = self._told.setdefault(of, set())
+        if len(told) < MOST_NAMES:
+            told.add(key.strip())
+        return key.strip() in told
+
+
+def media_type_of(content_type: str) -> str:
+    """The media type in a header, in small letters; ``NO_MEDIA_TYPE`` for what could be anything, nothing for nothing."""
+    kind = content_type.partition(";")[0].strip().lower()
+    is_one = _MEDIA_TYPE.fullmatch(kind) is not None and len(_DIGIT.findall(kind)) <= _DIGITS_OF_A_NAME
+    return kind if is_one or not kind else NO_MEDIA_TYPE
 
 
 def is_header(name: str) -> bool:

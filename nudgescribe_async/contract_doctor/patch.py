@@ -20,10 +20,13 @@ BEFORE, AFTER = "assumed", "observed"
 
 
 def patch_of(pointers: Iterable[Pointer]) -> str:
-    """A unified diff of ``openapi.yaml`` in which these are observed; empty if there are none.
+    """A unified diff of ``openapi.yaml`` in which these are observed; empty if there are none, or all are so already.
+
+    Its lines end as those of the file do.
 
     Raises:
-        ConfigurationError: there is nothing installed that reads YAML.
+        ConfigurationError: there is nothing installed that reads YAML, or ``openapi.yaml`` was edited, and what is
+            generated from it was not made anew.
     """
     try:
         import yaml  # noqa: PLC0415 - an extra
@@ -31,22 +34,42 @@ def patch_of(pointers: Iterable[Pointer]) -> str:
         raise ConfigurationError(
             'A patch of the contract needs the package PyYAML: pip install "nudgescribe_async[contract]".'
         ) from None
-    text = files("nudgescribe_async").joinpath("contract", "openapi.yaml").read_text(encoding="utf-8")
+    # Not as text, which would have other ends of lines than the file.
+    text = files("nudgescribe_async").joinpath("contract", "openapi.yaml").read_bytes().decode()
     lines = text.splitlines(keepends=True)
     # That of C takes a tenth of the time, where PyYAML was built with it.
-    top: Any = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    marks = [_mark(top, pointer) for pointer in pointers]
+    try:
+        top: Any = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        marks = [mark for pointer in pointers if (mark := _mark(top, pointer, lines)) is not None]
+    except (yaml.YAMLError, _EditedError):
+        raise ConfigurationError(
+            f"{PLACE} has been edited since openapi.json was made of it: generate (nox -s generate), and look again."
+        ) from None
     # From the end, so that what stands before it stays where it is.
-    for number, column in sorted(((int(mark.line), int(mark.column)) for mark in marks), reverse=True):
+    for number, column in sorted(marks, reverse=True):
         lines[number] = lines[number][:column] + AFTER + lines[number][column + len(BEFORE) :]
     return "".join(difflib.unified_diff(text.splitlines(keepends=True), lines, f"a/{PLACE}", f"b/{PLACE}"))
 
 
-def _mark(top: Any, pointer: Pointer) -> Any:
-    """Where the evidence of something is written."""
+class _EditedError(Exception):
+    """Something is not where the contract that was compared with has it."""
+
+
+def _mark(top: Any, pointer: Pointer, lines: list[str]) -> tuple[int, int] | None:
+    """The line and column where the evidence of something is written; ``None`` if it is observed already."""
     node = top
-    for key in (*pointer, "x-evidence"):
-        node = (
-            node.value[key] if isinstance(key, int) else next(value for name, value in node.value if name.value == key)
-        )
-    return node.start_mark
+    try:
+        for key in (*pointer, "x-evidence"):
+            node = (
+                node.value[key]
+                if isinstance(key, int)
+                else next(value for name, value in node.value if name.value == key)
+            )
+        evidence, number, column = node.value, int(node.start_mark.line), int(node.start_mark.column)
+    except (AttributeError, IndexError, StopIteration, TypeError, ValueError):
+        raise _EditedError from None
+    if evidence == AFTER:
+        return None
+    if not lines[number].startswith(BEFORE, column):  # quoted, or of another kind altogether
+        raise _EditedError
+    return number, column

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections import defaultdict
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["NotRecordedError", "RecordingTransport", "ReplayingTransport"]
 
+_LOGGER = logging.getLogger("nudgescribe_async.contract_doctor")
 _VERSION: Final = 1
 _FIRST: Final = "nudgescribe_recording"
+_ERRORS: Final = frozenset({OutcomeUnknownError.__name__, RequestNotSentError.__name__})
 _Key: TypeAlias = tuple[str, bytes]
 
 
@@ -54,7 +57,7 @@ class RecordingTransport:
     written. Signed URLs that are opened are not written down at all.
 
     The file is made by the first request, readable by its owner only. Any number of calls at once; what is cancelled is not
-    written.
+    written. If the disk is full, the call goes on whose answer cannot be written, and those after it are not sent.
 
     Args:
         inner: sends the requests; it is closed with this one.
@@ -62,7 +65,8 @@ class RecordingTransport:
         notes: what to keep with it, as JSON; nothing secret.
 
     Raises:
-        ConfigurationError: the file is there already, or cannot be made; from the first request, and nothing was sent.
+        ConfigurationError: the file is there already, or cannot be made; from the first request, and nothing was sent. Or
+            an earlier answer could not be written; nothing was sent since.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class RecordingTransport:
         self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._disguise: Disguise | None = None
+        self._trouble: str | None = None
 
     def __repr__(self) -> str:
         return f"<RecordingTransport {self._path} of {self._inner!r}>"
@@ -110,6 +115,8 @@ class RecordingTransport:
     def _begun(self) -> Contract:
         contract = Contract.load()
         with self._lock:
+            if self._trouble is not None:
+                raise ConfigurationError(f"{self._path} cannot be recorded to: {self._trouble}.")
             if self._disguise is None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
                 try:
@@ -154,8 +161,16 @@ class RecordingTransport:
             self._line(line | dict(said))
 
     def _line(self, line: Mapping[str, Any]) -> None:
-        if self._descriptor is not None:  # else it was closed meanwhile
-            os.write(self._descriptor, json.dumps(line).encode() + b"\n")
+        if self._descriptor is None or self._trouble is not None:  # it was closed meanwhile, or is full
+            return
+        data = memoryview(json.dumps(line).encode() + b"\n")
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError as error:
+            # The call has its answer, and may have changed something: so the next one fails instead.
+            self._trouble = error.strerror
+            _LOGGER.warning("%s cannot be recorded to any more: %s.", self._path, error.strerror)
 
 
 @define
@@ -197,14 +212,14 @@ class ReplayingTransport:
         notes: what was kept with it.
 
     Raises:
-        ConfigurationError: the file cannot be read, or is no recording.
+        ConfigurationError: the file cannot be read, or is no recording. A last line that was cut off is left out.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.fspath(path)
         self._contract = Contract.load()
         first, *lines = _read(self._path)
-        self.notes: Mapping[str, Any] = first.get("notes", {})
+        self.notes: Mapping[str, Any] = first["notes"]
         self._lines = lines
         self._answers: defaultdict[_Key, list[dict[str, Any]]] = defaultdict(list)
         self._used: defaultdict[_Key, int] = defaultdict(int)
@@ -281,12 +296,41 @@ def _object(body: bytes | None) -> dict[str, Any]:
 def _read(path: str) -> list[dict[str, Any]]:
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - any path-like
-            lines = [loads(line) for line in file]
+            texts = file.readlines()
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
-    except InvalidJSONError:
-        lines = []
-    first: object = lines[0] if lines else None
-    if not isinstance(first, dict) or cast("dict[str, Any]", first).get(_FIRST) != _VERSION:
+    lines: list[dict[str, Any]] = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            line: object = loads(text)
+        except InvalidJSONError:
+            if number > 1 and not text.endswith(b"\n"):
+                break  # whoever wrote it was killed, or the disk was full
+            line = None
+        if not isinstance(line, dict) or not (_is_first if number == 1 else _is_line)(cast("dict[str, Any]", line)):
+            of = "of this version" if number == 1 else f"throughout: line {number} is something else"
+            raise ConfigurationError(f"{path} is no recording {of}.")
+        lines.append(cast("dict[str, Any]", line))
+    if not lines:
         raise ConfigurationError(f"{path} is no recording of this version.")
     return lines
+
+
+def _is_first(line: dict[str, Any]) -> bool:
+    return line.get(_FIRST) == _VERSION and isinstance(line.get("notes"), dict)
+
+
+def _is_line(line: dict[str, Any]) -> bool:
+    """Whether it is a request and what came, or did not."""
+    body, status, headers = line.get("body", ()), line.get("status"), line.get("headers")
+    if not isinstance(line.get("operation"), str) or not isinstance(body, dict | None):
+        return False
+    if "error" in line:
+        return line["error"] in _ERRORS
+    return (
+        isinstance(status, int)
+        and 100 <= status <= 999
+        and isinstance(headers, dict)
+        and all(isinstance(value, str) for value in cast("dict[str, object]", headers).values())
+        and ("json" in line or isinstance(line.get("text"), str))
+    )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from nudgescribe_async.codec import InvalidJSONError, loads
-from nudgescribe_async.contract_doctor.forms import is_header
+from nudgescribe_async.contract_doctor.forms import is_header, media_type_of
 from nudgescribe_async.errors import RequestNotSentError, ResponseDecodeError
 from nudgescribe_async.reading import MAX_ANSWER_BYTES
 from nudgescribe_async.threads import in_thread
@@ -26,7 +25,6 @@ NOTHING: Final = object()
 
 LOGIN: Final = "auth.authenticate"
 START_OF_A_FILE = 64 * 2**10
-_MEDIA_TYPE = re.compile(r"[a-z]+/[a-z0-9.+-]{1,60}")
 
 
 @frozen(kw_only=True)
@@ -61,7 +59,7 @@ class Watching:
     Of refusals the session above sees a bare 400 instead: it would log in anew after some, and pause after others.
 
     Attributes:
-        exchanges: what came.
+        exchanges: what came; the values of the last one alone, as forty large answers would be too much to keep.
     """
 
     _inner: Transport
@@ -71,6 +69,7 @@ class Watching:
     _clock: Clock
     exchanges: list[Exchange] = field(factory=list[Exchange], init=False)
     _sent: int = field(default=0, init=False)
+    _has_logged_in: bool = field(default=False, init=False)
 
     @property
     def sent(self) -> int:
@@ -86,16 +85,20 @@ class Watching:
         """Send a request that only reads, or logs in.
 
         Raises:
-            RequestNotSentError: it does something else, or there were enough.
+            RequestNotSentError: it does something else, logs in again, or there were enough.
         """
         operation = self._contract.requested(request.method, request.url)
         if operation is None or (operation.effect != "read" and operation.name != LOGIN):
             raise RequestNotSentError("The contract doctor sends nothing that could change something.")
         if self.left <= 0:
             raise RequestNotSentError("The contract doctor has sent as many requests as it may.")
-        if self._sent:
+        if operation.name == LOGIN:
+            if self._has_logged_in:
+                raise RequestNotSentError("The contract doctor logs in once.")
+            self._has_logged_in = True
+        self._sent += 1  # before anything is waited for, so that requests at once cannot be too many
+        if self._sent > 1:
             await self._clock.sleep(self._pause)
-        self._sent += 1
         response = await self._inner.send(request)
         return await self._noted(operation, request, response)
 
@@ -110,13 +113,14 @@ class Watching:
         # Of a file of messages, which may be large, the beginning shows all that is to be seen.
         found = await (response.read_start(START_OF_A_FILE) if is_file else _read(response))
         data = b"" if found is None else found
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if self.exchanges:
+            self.exchanges[-1] = evolve(self.exchanges[-1], value=NOTHING, start=b"")
         self.exchanges.append(
             Exchange(
                 operation=operation,
                 body=body,
                 status=response.status,
-                content_type=kind if not kind or _MEDIA_TYPE.fullmatch(kind) else "something that is no media type",
+                content_type=media_type_of(response.headers.get("content-type", "")),
                 headers=tuple(sorted(filter(is_header, map(str.lower, response.headers)))),
                 value=await in_thread(_parsed, data),
                 start=data[:START_OF_A_FILE],

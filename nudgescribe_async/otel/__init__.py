@@ -79,7 +79,11 @@ def instrument(
         ConfigurationError: the client is instrumented already, and with other arguments.
     """
     if not isinstance(cast("object", ns), Nudgescribe):
-        raise TypeError(f"ns must be a Nudgescribe, not {type(ns).__name__}.")
+        kind = type(ns)
+        raise TypeError(
+            f"ns must be a nudgescribe_async.Nudgescribe, not {kind.__module__}.{kind.__qualname__}. Of a blocking client, "
+            "instrument the one that ns.run(...) gives to a function of yours."
+        )
     asked = (tracer_provider, meter_provider, propagate)
     before, known = _INSTRUMENTED.get(ns, (None, None))
     if known is not None and known.active:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["Measures"]
 
 
+_OF_NO_CALL = (RequestsPaused, TokenRenewed, TokenRenewalFailed)
+"""They belong to the client, and to no call of which the end is waited for."""
+
+
 @define(eq=False)
 class _Call:
     labels: Mapping[str, str | int]
@@ -84,12 +88,12 @@ class Measures:
         return bool(self._calls)
 
     def hear(self, event: Event | SpanEvent, *, begins: bool) -> None:
-        """Take note of an event. ``begins``: whether calls that begin are counted."""
+        """Take note of an event. ``begins``: whether what begins is counted: calls, pauses, and renewals."""
         if isinstance(event, CallStarted):
             if begins:
                 self._calls[event.call] = _Call(self._targets.of(event).labels)
                 self._active_calls.add(1, {names.OPERATION: event.operation})
-        elif (hearer := self._hearers.get(type(event))) is not None:
+        elif (hearer := self._hearers.get(type(event))) is not None and (begins or not isinstance(event, _OF_NO_CALL)):
             hearer(event)
 
     def _call_ended(self, event: CallEnded) -> None:

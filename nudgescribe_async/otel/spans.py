@@ -47,11 +47,15 @@ __all__ = ["Spans"]
 _WITHIN = context.create_key("nudgescribe")
 """The call or job in whose context something happens."""
 _ERROR = Status(StatusCode.ERROR)  # without a text, which might be the service's
+_LONGEST_HEADER = 2_048
+"""Whoever calls a service may have it pass on a ``tracestate`` of many kilobytes, and servers refuse requests with such
+headers. It may be left out, by its specification, which asks for 512 characters."""
 _JOB_NAMES = {"pages": "pages", "rerun": "campaign"}
 
 
 @define(eq=False)
 class _Job:
+    owner: Spans
     span: Span
     kind: str
     campaign_id: str | None
@@ -59,6 +63,7 @@ class _Job:
 
 @define(eq=False)
 class _Call:
+    owner: Spans
     span: Span
     recording: bool
     quiet_since: float
@@ -117,12 +122,19 @@ class Spans:
             hearer(event)
 
     def headers(self, call: int) -> Mapping[str, str]:
-        """The context of a call, as the global propagator writes it. Without baggage, which is meant for services of one's own."""
+        """The context of a call, as the global propagator writes it.
+
+        Without baggage, which is meant for services of one's own, and without headers of which a request could fail.
+        """
         known = self._calls.get(call)
         headers: dict[str, str] = {}
         if known is not None:
             propagate.inject(headers, baggage.clear(known.context))
-        return headers
+        return {
+            name: value
+            for name, value in headers.items()
+            if len(name) + len(text := str(value)) <= _LONGEST_HEADER and text.isascii()
+        }
 
     # --- calls -----------------------------------------------------------------------------------------------------
 
@@ -131,10 +143,11 @@ class Spans:
         within = context.get_value(_WITHIN)
         span = self._tracer.start_span(target.name, kind=SpanKind.CLIENT, attributes=target.attributes)
         call = self._calls[event.call] = _Call(
+            self,
             span,
             recording=span.is_recording(),
             quiet_since=self._clock.monotonic(),
-            in_pages=isinstance(within, _Job) and within.kind == "pages",
+            in_pages=isinstance(within, _Job) and within.owner is self and within.kind == "pages",
             context=set_span_in_context(span),
         )
         call.context = context.set_value(_WITHIN, call, call.context)
@@ -212,7 +225,7 @@ class Spans:
         part = _JOB_NAMES.get(event.kind)
         name = event.operation if part is None else f"{event.operation} {part}"
         span = self._tracer.start_span(name, attributes=attributes)
-        job = self._jobs[event.job] = _Job(span, event.kind, event.campaign_id)
+        job = self._jobs[event.job] = _Job(self, span, event.kind, event.campaign_id)
         context.attach(context.set_value(_WITHIN, job, set_span_in_context(span)))  # in the job's own context, for good
 
     def _job_ended(self, event: JobEnded) -> None:
@@ -255,7 +268,8 @@ class Spans:
 
     def _within(self) -> _Call | _Job | None:
         within = context.get_value(_WITHIN)
-        return within if isinstance(within, _Call | _Job) else None
+        # Not of another client, nor of what this one was instrumented with before or since, which hears it itself.
+        return within if isinstance(within, _Call | _Job) and within.owner is self else None
 
     def _add(self, name: str, attributes: dict[str, AttributeValue]) -> None:
         """An event of the call or job in whose context it happens; none if that has ended, as before a background renewal."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from nudgescribe_async.otel import names
 
@@ -19,6 +19,9 @@ __all__ = ["Target", "Targets", "error_type"]
 _PORTS = {"https": 443, "http": 80}
 _MOST = 256
 """So many places are remembered: the operations are some twenty, but signed URLs may be of any host."""
+_MOST_HOSTS = 16
+"""So many hosts of signed URLs have metrics of their own. The service names them, and each would be a series for good."""
+_OTHER_HOSTS = "other"
 
 
 @frozen
@@ -41,6 +44,7 @@ class Targets:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, bool], Target] = {}
+        self._hosts: set[tuple[str | int, ...]] = set()
 
     def of(self, event: CallStarted) -> Target:
         """The target of a call."""
@@ -49,8 +53,19 @@ class Targets:
         if target is None:
             if len(self._known) >= _MOST:
                 self._known.clear()
-            target = self._known[key] = _target(event)
+            target = self._known[key] = self._without_too_many_hosts(_target(event), signed=event.signed)
         return target
+
+    def _without_too_many_hosts(self, target: Target, *, signed: bool) -> Target:
+        if not signed:
+            return target
+        host = tuple(target.labels.values())
+        if len(self._hosts) < _MOST_HOSTS:
+            self._hosts.add(host)
+        if host in self._hosts:
+            return target
+        labels = {name: value for name, value in target.labels.items() if name != names.SERVER_PORT}
+        return evolve(target, labels=labels | {names.SERVER_ADDRESS: _OTHER_HOSTS})
 
 
 def _target(event: CallStarted) -> Target:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from typing import Any, cast
 
 import pytest
@@ -18,7 +20,7 @@ from nudgescribe_async import (
 from nudgescribe_async.clock import SystemClock
 from nudgescribe_async.contract_doctor import Difference, examine
 from nudgescribe_async.contract_doctor.contract import Contract
-from nudgescribe_async.contract_doctor.watching import Watching
+from nudgescribe_async.contract_doctor.watching import NOTHING, Watching
 from nudgescribe_async.sandbox import LoseAnswer, RateLimit, Sandbox, Status
 from nudgescribe_async.testing import ScriptedTransport, VirtualClock, answer
 
@@ -70,6 +72,19 @@ async def test_the_limit_of_requests_is_kept_and_told() -> None:
         await watching.send(Request(method="POST", url="https://example.org/v1/cg"))
 
 
+async def test_without_credentials_all_settings_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sandbox(example=True) as sandbox:
+        given = sandbox.credentials
+        for name, value in (("API_KEY", given.api_key), ("EMAIL", given.email), ("PASSWORD", given.password)):
+            monkeypatch.setenv(f"NUDGESCRIBE_{name}", value)
+        monkeypatch.setenv("NUDGESCRIBE_BASE_URL", sandbox.url)
+        report = await examine(pause=0.0, max_requests=3)
+        assert len(sandbox.log) == report.requests == 3
+    monkeypatch.delenv("NUDGESCRIBE_API_KEY")
+    with pytest.raises(ConfigurationError, match="NUDGESCRIBE_API_KEY"):
+        await examine()
+
+
 class NotingClock(SystemClock):
     """Notes what is waited for, and waits for nothing."""
 
@@ -110,6 +125,7 @@ async def test_a_request_for_fewer_requests_ends_it() -> None:
     assert report.requests < 10
     assert not report.complete
     assert "fewer requests" in str(report)
+    assert "limit of requests" not in str(report)
     assert "RateLimited (an answer)" in [each.name for each in report.confirmed]
 
 
@@ -231,3 +247,91 @@ async def test_an_answer_that_is_too_long_is_none(monkeypatch: pytest.MonkeyPatc
         (Difference.NOT_JSON, "messages.fetch"),
     }
     assert "more than anybody reads" in str(report)
+
+
+class Hurrying(SystemClock):
+    """Waits for nothing, and time passes all the same."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+    async def sleep(self, seconds: float) -> None:
+        self.ahead += seconds
+
+
+async def test_it_logs_in_once_even_if_the_token_expires() -> None:
+    clock, transport = Hurrying(), ScriptedTransport()
+
+    def part(value: dict[str, Any]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+    def token(seconds: float) -> str:
+        now = round(clock.time())
+        return f"{part({'alg': 'none'})}.{part({'iat': now, 'exp': now + seconds})}.x"
+
+    def login(_: object) -> Any:
+        return answer(200, {"access_token": token(8), "refresh_token": token(9_999), "expires_in": 8})
+
+    transport.on("auth.authenticate", login)
+    for operation in ("campaigns.list", "customer_groups.list", "profile_fields.list"):
+        transport.on(operation, answer(200, []))
+    report = await examine(CREDENTIALS, transport=transport, pause=5.0, clock=clock, workspace_id="w")
+    assert transport.count("auth.authenticate") == 1
+    assert not report.complete
+
+
+async def test_requests_at_once_are_not_too_many_either() -> None:
+    inner = ScriptedTransport()
+    inner.on("campaigns.list", answer(200, []))
+    watching = Watching(inner, Contract.load(), 2, 0.0, SystemClock())
+    request = Request(method="POST", url="https://example.org/v1/campaign/all")
+    results = await asyncio.gather(*(watching.send(request) for _ in range(4)), return_exceptions=True)
+    assert sum(isinstance(each, RequestNotSentError) for each in results) == 2
+    assert len(inner.requests) == 2
+
+
+async def test_of_what_came_before_no_values_are_kept() -> None:
+    inner = ScriptedTransport()
+    inner.on("campaigns.list", answer(200, ["large"]))
+    watching = Watching(inner, Contract.load(), 2, 0.0, SystemClock())
+    for _ in range(2):
+        await watching.send(Request(method="POST", url="https://example.org/v1/campaign/all"))
+    assert [each.value for each in watching.exchanges] == [NOTHING, ["large"]]
+
+
+NOTHING_ELSE: dict[str, Any] = {"campaigns.list": [], "customer_groups.list": [], "profile_fields.list": []}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"messages.count_pages": {"pages": 1}, "messages.fetch": {"url": "https://[anna/x"}},
+        {"messages.count_pages": {"pages": 1}, "messages.fetch": {"url": "https://anna\u2100schmidt/x"}},
+        {"messages.count_pages": {"pages": 2**63}, "messages.fetch": {"url": "https://x.invalid"}},
+        {"customers.count_pages": {"pages": 2**63}, "customers.list": [{"customer_id": "c"}]},
+        {"reruns.history": [{"run_number": True}]},
+        {"reruns.history": [{"run_number": 2**63}]},
+    ],
+)
+async def test_what_no_service_means_is_a_report_and_no_error(answers: dict[str, Any]) -> None:
+    transport = ScriptedTransport()
+    rest = {
+        "customers.count_pages": 0,
+        "customers.list": [],
+        "reruns.history": [],
+        "reruns.messages": [],
+        "messages.count_pages": 0,
+    }
+    for operation, value in (NOTHING_ELSE | rest | answers).items():
+        transport.on(operation, answer(200, value))
+    report = await examine(
+        CREDENTIALS, transport=transport, pause=0.0, workspace_id="w", customer_group_id="g", campaign_id="c"
+    )
+    assert report.requests == len(transport.requests)
+    assert "anna" not in str(report) + report.to_json()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -330,5 +331,135 @@ def test_what_was_asked_with_is_made_up_but_for_what_the_contract_lists() -> Non
     window = {"published_from": "2026-01-31T00:00:00.000Z"}
     assert disguise.request(operations["campaigns.list"], window) == window
     assert disguise.header("content-type", "Text/CSV; charset=x") == "text/csv"
-    assert disguise.header("content-type", MARK) == "made-up"
+    assert disguise.header("content-type", MARK) == "something that is no media type"
+    assert disguise.header("content-type", "text/x-4711-0815") == "something that is no media type"
+    assert disguise.header("content-type", "") == ""
     assert disguise.header("retry-after", MARK) == "made-up"
+
+
+async def test_numbers_as_text_stay_apart_so_that_pages_look_as_they_did(tool: Any, tmp_path: Path) -> None:
+    number = 0
+
+    def numbered(path: str, asked: dict[str, Any], answer: Any) -> None:
+        nonlocal number
+        if path == "/v1/customer" and answer.status == 200:
+            for item in answer.json:
+                number += 1
+                item["customer_id"] = f"{number:03d}"
+
+    path = tmp_path / "session.jsonl"
+    live = await tool.examine(tool.plant(numbered), record=path)
+    assert number > 200
+    assert live.conforms
+    assert await examine_recording(path) == live
+    disguise = Disguise(Contract.load())
+    assert len({disguise._any(f"{sign}{each}") for sign in "+-" for each in range(10)}) == 20
+    assert form_of(disguise._any("\u0663")) == form_of("\u0663")  # a digit, and no number
+
+
+@pytest.mark.parametrize("value", ["https://[anna", "https://anna\u2100schmidt/x", "https://x/\ufffd?", "http://?"])
+def test_a_link_that_is_none_is_made_up_too(value: str) -> None:
+    made = Disguise(Contract.load())._any(value)
+    assert form_of(made) == form_of(value)
+    assert made.isascii()
+    assert "anna" not in made
+
+
+def test_a_token_with_impossible_moments_is_made_up_too() -> None:
+    claims = base64.urlsafe_b64encode(b'{"iat": -1e308, "exp": 1e308}').decode()
+    assert form_of(Disguise(Contract.load())._any(f"eyJhbGciOiJub25lIn0.{claims.rstrip('=')}.x")) == "a JWT"
+
+
+async def test_an_answer_nested_as_deep_as_can_be_read_is_recorded(tmp_path: Path) -> None:
+    inner = ScriptedTransport()
+    deep: Any = MARK
+    for _ in range(900):
+        deep = [deep]
+    inner.on("customers.count_pages", answer(200, {"pages": 2, "deep": deep}))
+    path = tmp_path / "session.jsonl"
+    async with client(RecordingTransport(inner, path)) as ns:
+        assert await ns.customers.count_pages("group") == 2
+    replay = ReplayingTransport(path)
+    async with client(replay) as ns:
+        group = replay.first("customers.count_pages", "customer_group_id")
+        assert await ns.customers.count_pages(group or "") == 2
+
+
+async def test_what_is_no_moment_is_made_up_where_one_is_asked_for() -> None:
+    operations = {each.name: each for each in Contract.load().operations}
+    asked = Disguise(Contract.load()).request(operations["campaigns.list"], {"published_from": MARK})
+    assert MARK not in str(asked)
+
+
+async def test_a_full_disk_fails_no_call_that_was_sent_and_every_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner = ScriptedTransport()
+    inner.on("customers.count_pages", answer(200, {"pages": 2}))
+    path, room, write = tmp_path / "session.jsonl", 1_500, os.write
+
+    def little(descriptor: int, data: bytes) -> int:
+        nonlocal room
+        if room == 0:
+            raise OSError(28, "No space left on device")
+        written = write(descriptor, data[: min(room, 100)])  # and never all at once
+        room -= written
+        return written
+
+    async with client(RecordingTransport(inner, path)) as ns:
+        monkeypatch.setattr("nudgescribe_async.contract_doctor.recording.os.write", little)
+        calls = 0
+        while "cannot be recorded" not in caplog.text:
+            assert await ns.customers.count_pages("group") == 2
+            calls += 1
+        with pytest.raises(ConfigurationError, match="cannot be recorded to: No space left"):
+            await ns.customers.count_pages("group")
+        monkeypatch.undo()
+        assert inner.count("customers.count_pages") == calls
+    assert [record.levelname for record in caplog.records if "cannot be recorded" in record.getMessage()] == ["WARNING"]
+    assert path.read_bytes()[-1:] != b"\n"
+    assert len(ReplayingTransport(path)) == calls  # the login, and all calls but the last
+
+
+async def test_what_remains_of_an_examination_that_was_interrupted_is_looked_at(tool: Any, tmp_path: Path) -> None:
+    path = tmp_path / "session.jsonl"
+    await tool.examine(record=path)
+    whole = path.read_text().splitlines(keepends=True)
+    for number in (1, 2, 5):
+        path.write_text("".join(whole[:number]) + whole[number][:30])
+        report = await examine_recording(path)
+        assert report.conforms
+        assert not report.complete
+        assert report.requests == number - 1
+        assert any("not in the recording" in each for each in report.unanswered)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]",
+        "{}",
+        '{"operation": 1, "body": null}',
+        '{"operation": "campaigns.list", "body": 1}',
+        '{"operation": "campaigns.list", "body": null, "error": "NudgescribeError"}',
+        '{"operation": "campaigns.list", "body": null, "status": "200", "headers": {}, "json": 1}',
+        '{"operation": "campaigns.list", "body": null, "status": 99, "headers": {}, "json": 1}',
+        '{"operation": "campaigns.list", "body": null, "status": 200, "headers": {"a": 1}, "json": 1}',
+        '{"operation": "campaigns.list", "body": null, "status": 200, "headers": {}}',
+        "torn",
+    ],
+)
+def test_a_line_that_is_none_of_a_recording_is_refused(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "x"
+    path.write_text(f'{{"nudgescribe_recording": 1, "notes": {{}}}}\n{line}\n')
+    with pytest.raises(ConfigurationError, match="line 2 is something else"):
+        ReplayingTransport(path)
+
+
+async def test_notes_that_somebody_has_edited_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text('{"nudgescribe_recording": 1, "notes": {"max_requests": "x", "given": 7}}\n')
+    assert (await examine_recording(path)).requests == 0
+    path.write_text('{"nudgescribe_recording": 1, "notes": 1}\n')
+    with pytest.raises(ConfigurationError, match="no recording of this version"):
+        ReplayingTransport(path)

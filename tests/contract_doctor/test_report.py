@@ -19,7 +19,7 @@ from operations import checkout
 from nudgescribe_async import ConfigurationError
 from nudgescribe_async.contract.__main__ import main
 from nudgescribe_async.contract.generate import generate
-from nudgescribe_async.contract_doctor import ContractReport, Difference, examine
+from nudgescribe_async.contract_doctor import ContractReport, Difference, examine, examine_recording
 from nudgescribe_async.contract_doctor.contract import Contract, name_of
 from nudgescribe_async.contract_doctor.counting import Page, judge, wanted
 from nudgescribe_async.contract_doctor.forms import form_of, is_nameable
@@ -213,3 +213,88 @@ def test_pages_of_which_the_last_is_the_longest_have_several_sizes() -> None:
     pages = {0: Page(()), 1: Page(("a",), 1), 2: Page(("b", "c"), 2), 3: Page(())}
     assert wanted(1, 2) == (1, 2, 3)
     assert [each.kind for each in judge(pages, first=1, stated=1, count=2)] == [Difference.PAGE_SIZE]
+
+
+async def test_many_new_names_are_a_map_and_are_not_told(tool: Any, tmp_path: Path) -> None:
+    people = [f"{first}_{last}" for first in ("Anna", "Ben", "Cleo") for last in "abcdefghijklmnopqrstuvwxyz"]
+
+    def by_person(path: str, asked: dict[str, Any], answer: Any) -> None:
+        if path == "/v1/cg":
+            answer.json[0] |= dict.fromkeys(people, 1)
+        if path == "/v1/customer/pages":
+            answer.json = dict.fromkeys(people, 1)
+        if path == "/v1/cpf":
+            answer.json = {"Anna_list": answer.json, **dict.fromkeys(people, 1)}
+        if path == "/v1/campaign/rerun/history":  # one in each
+            answer.json = [answer.json[0] | {f"z_{person}": 1} for person in people]
+
+    path = tmp_path / "session.jsonl"
+    report = await tool.examine(tool.plant(by_person), record=path)
+    for text in (str(report), report.to_json(), path.read_text()):
+        assert "Anna" not in text.replace("z_Anna", "")
+        assert len(set(re.findall(r"z_\w+", text))) == 32
+    assert "fields whose names are not told" in str(report)
+    assert await examine_recording(path) == report
+
+
+# --- a contract that is not as it was installed ------------------------------------------------------
+
+
+class Edited:
+    """In place of the file of the contract."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __call__(self, *_: str) -> Edited:
+        return self
+
+    joinpath = __call__
+
+    def read_bytes(self) -> bytes:
+        return self._data
+
+
+def patch_with(monkeypatch: pytest.MonkeyPatch, report: ContractReport, data: bytes) -> str:
+    monkeypatch.setattr("nudgescribe_async.contract_doctor.patch.files", Edited(data))
+    return report.patch()
+
+
+def original() -> bytes:
+    return files("nudgescribe_async").joinpath("contract", "openapi.yaml").read_bytes()
+
+
+def test_what_is_observed_already_stays_so(
+    report: ContractReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after = applied(report.patch(), tmp_path, "git", "apply").encode()
+    assert patch_with(monkeypatch, report, after) == ""
+
+
+def test_lines_end_as_those_of_the_contract_do(
+    report: ContractReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / PLACE
+    place.parent.mkdir(parents=True)
+    place.write_bytes(original().replace(b"\n", b"\r\n"))
+    (tmp_path / "patch").write_bytes(patch_with(monkeypatch, report, place.read_bytes()).encode())
+    subprocess.run(["git", "apply", "patch"], cwd=tmp_path, check=True, capture_output=True)
+    after = place.read_bytes()
+    assert after.count(b"x-evidence: observed") == len(report.confirmed)
+    assert after.count(b"\r\n") == after.count(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"run_number:", b"run_no:"),
+        (b"x-evidence: assumed", b'x-evidence: "assumed"'),
+        (b"x-evidence: assumed", b"x-evidence: reference"),
+        (b"openapi: ", b"openapi: : ["),
+    ],
+)
+def test_a_contract_that_was_edited_and_not_generated_from_is_not_guessed_at(
+    report: ContractReport, monkeypatch: pytest.MonkeyPatch, old: bytes, new: bytes
+) -> None:
+    with pytest.raises(ConfigurationError, match="has been edited"):
+        patch_with(monkeypatch, report, original().replace(old, new))
