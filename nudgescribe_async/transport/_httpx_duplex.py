@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpcore
 import httpx
 
-from nudgescribe_async.tasks import end
+from nudgescribe_async.tasks import end, outlast
 
 if TYPE_CHECKING:
     import ssl
@@ -35,14 +35,22 @@ class DuplexTransport(httpx.AsyncHTTPTransport):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self._streams: set[_Stream] = set()
         pool: Any = self._pool
         if hasattr(pool, "_network_backend"):
-            pool._network_backend = _Network(pool._network_backend)  # noqa: SLF001
+            pool._network_backend = _Network(pool._network_backend, self._streams)  # noqa: SLF001
+
+    async def aclose(self) -> None:
+        """Close all connections, and those that the pool has lost: it may be cancelled while it closes them."""
+        await super().aclose()
+        for stream in [*self._streams]:
+            await stream.aclose()
 
 
 class _Network(httpcore.AsyncNetworkBackend):
-    def __init__(self, network: httpcore.AsyncNetworkBackend) -> None:
+    def __init__(self, network: httpcore.AsyncNetworkBackend, streams: set[_Stream]) -> None:
         self._network = network
+        self._streams = streams
 
     async def connect_tcp(
         self,
@@ -52,14 +60,22 @@ class _Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._network.connect_tcp(host, port, timeout, local_address, socket_options))
+        stream = await self._network.connect_tcp(host, port, timeout, local_address, socket_options)
+        return _Stream(stream, self._streams)
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    """A connection. The first write after a read is the head of a request; what follows is its body."""
+    """A connection. The first write after a read is the head of a request; what follows is its body.
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+    Args:
+        stream: what it is over.
+        streams: those that are open; it puts itself among them.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, streams: set[_Stream]) -> None:
         self._stream = stream
+        self._streams = streams
+        streams.add(self)
         self._writes = 0  # of this request
         self._heard = b""
         self._listening: asyncio.Task[bytes] | None = None
@@ -109,6 +125,14 @@ class _Stream(httpcore.AsyncNetworkStream):
         return heard[:max_bytes]
 
     async def aclose(self) -> None:
+        closing = asyncio.ensure_future(self._close())
+        cancelled = await outlast([closing])  # half closed, it would stay as long as the server likes
+        closing.result()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _close(self) -> None:
+        self._streams.discard(self)
         listening, self._listening = self._listening, None
         if listening is not None:
             await end([listening])
@@ -123,10 +147,12 @@ class _Stream(httpcore.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
     ) -> Self:
         try:
-            return type(self)(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+            stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
         except asyncio.CancelledError:
             await self.aclose()  # httpcore forgets it
             raise
+        self._streams.discard(self)
+        return type(self)(stream, self._streams)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

@@ -424,7 +424,7 @@ class _Body(aiohttp.Payload):
                 await self._write_bytes(writer, self._value)
             else:
                 await self._write_stream(writer, self._value)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, TimeoutError):
             # aiohttp closes it, which waits until the server has read what is buffered: perhaps for ever.
             if connection is not None:
                 connection.abort()

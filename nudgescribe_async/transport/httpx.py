@@ -50,6 +50,7 @@ try:
 
     from nudgescribe_async.transport._httpx_duplex import DuplexTransport
     from nudgescribe_async.transport._httpx_errors import mapped, without_secrets
+    from nudgescribe_async.transport._httpx_orphans import close_orphans
     from nudgescribe_async.transport._httpx_pools import Place, Pools
 except ImportError:
     raise ConfigurationError(
@@ -187,9 +188,11 @@ class HttpxTransport:
                 message.url = address  # it has made a copy, which is a plain one
                 answer = await sending.place.transport.handle_async_request(message)
         except asyncio.CancelledError:
-            sending.give_back()
-            if upload is not None:
-                await upload.aclose()
+            try:
+                await sending.given_up()
+            finally:
+                if upload is not None:
+                    await upload.aclose()
             raise
         except Exception as error:  # noqa: BLE001 - it is raised again below, as another
             failure = error
@@ -211,10 +214,12 @@ class HttpxTransport:
         finally:
             if sending.scope is not None:
                 self._waiting.discard(sending.scope)
-        sending.give_back()
         # Outside of the except block, so that the body's own exception gets no context that is not its own.
-        if upload is not None:
-            await upload.aclose()
+        try:
+            await sending.given_up()
+        finally:
+            if upload is not None:
+                await upload.aclose()
         self._raise(failure, request, upload, sending)
 
     def _raise(self, failure: Exception, request: Request, upload: Upload | None, sending: _Sending) -> NoReturn:
@@ -320,6 +325,17 @@ class _Sending:
         if self.place is not None:
             self.place.give_back()
 
+    async def given_up(self) -> None:
+        """Let another request have the place, with nothing of this one left in it."""
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            if self.place is not None and self.watched:
+                cancelled = await close_orphans(self.place.transport, self.trace)
+        finally:
+            self.give_back()
+        if cancelled is not None:
+            raise cancelled
+
 
 class _AnswerStream:
     """The body of an answer, decompressed."""
@@ -353,7 +369,10 @@ class _AnswerStream:
             await cast("AsyncGenerator[bytes, None]", self._chunks).aclose()
             await self._answer.aclose()
         finally:
-            self._sending.give_back()
+            if self._ended:
+                self._sending.give_back()
+            else:
+                await self._sending.given_up()
 
 
 def _proxy(url: str, headers: list[tuple[str, str]] | None, ssl_context: ssl.SSLContext) -> httpx.Proxy:

@@ -1021,7 +1021,7 @@ class GoesOnReading(DropsNothing):
         return response if self.settings.limit == 2 else super().after(request, response)
 
 
-@breaks("cancelling.place_given_back", "hangs", patience=1.5)
+@breaks("cancelling.place_given_back", "hangs", also=("cancelling.at_any_turn",), patience=1.5)
 class KeepsPlaces(Broken):
     def __init__(self, settings: TransportSettings) -> None:
         super().__init__(settings)
@@ -1032,6 +1032,21 @@ class KeepsPlaces(Broken):
         response = await super().send(request)
         self.places.release()
         return response
+
+
+@breaks("cancelling.at_any_turn", "The only connection was not free for the next request, when one was cancelled")
+class GivesPlacesBackLater(Broken):
+    def __init__(self, settings: TransportSettings) -> None:
+        super().__init__(settings)
+        self.places = asyncio.Semaphore(settings.limit or 1_000)
+
+    async def send(self, request: Request) -> Response:
+        await self.places.acquire()
+        try:
+            return await super().send(request)
+        finally:
+            await asyncio.sleep(0)  # as closing something would
+            self.places.release()
 
 
 # --- closing ----------------------------------------------------------------------------------------------------------

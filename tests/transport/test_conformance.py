@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -233,6 +235,93 @@ async def test_a_transport_whose_closing_hangs_breaks_the_rule(monkeypatch: pyte
 
     with pytest.raises(BrokenPromiseError, match=r"aclose\(\) did not come to an end"):
         await BY_NAME["answers.no_cookie"].check(lambda _: Hanging())
+
+
+@pytest.fixture
+async def deaf(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Something that minds no cancelling, until the test is over."""
+    monkeypatch.setattr("nudgescribe_async.testing.conformance._bench.PATIENCE_OF_CLOSING", 0.05)
+    before, over = asyncio.all_tasks(), asyncio.Event()
+
+    async def wait() -> None:
+        while not over.is_set():
+            with suppress(asyncio.CancelledError):
+                await over.wait()
+
+    yield wait
+    over.set()
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if left:
+        await asyncio.wait(left)
+
+
+@pytest.mark.parametrize("rule", ["answers.no_cookie", "bodies.every_method", "requests.headers_as_given"])
+async def test_a_transport_that_cannot_be_cancelled_does_not_hold_up_the_suite(
+    rule: str, deaf: Callable[[], Awaitable[None]]
+) -> None:
+    class Sending(AiohttpTransport):
+        async def send(self, request: Request) -> Response:
+            await deaf()
+            return await super().send(request)
+
+    class Reading(AiohttpTransport):
+        async def send(self, request: Request) -> Response:
+            response = await super().send(request)
+            await response.aclose()
+            return Response(status=200, headers=response.headers, stream=DeafStream())
+
+    class DeafStream:
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            await deaf()
+            yield b""
+
+        async def aclose(self) -> None:
+            await deaf()
+
+    def sending(_: TransportSettings) -> Transport:
+        return Sending()
+
+    def reading(_: TransportSettings) -> Transport:
+        return Reading()
+
+    for make in (sending, reading):
+        with pytest.raises(BrokenPromiseError, match=r"It hangs: .* Nor did it when it was cancelled"):
+            await BY_NAME[rule].check(make, patience=0.1)
+
+
+async def test_a_transport_whose_closing_cannot_be_cancelled_does_not_hold_up_the_suite(
+    deaf: Callable[[], Awaitable[None]],
+) -> None:
+    class Closing(AiohttpTransport):
+        async def aclose(self) -> None:
+            await super().aclose()
+            await deaf()
+
+    with pytest.raises(BrokenPromiseError, match=r"aclose\(\) did not come to an end"):
+        await BY_NAME["answers.no_cookie"].check(lambda _: Closing())
+
+
+async def test_a_cancellation_that_nobody_asked_for_breaks_the_rule_and_does_not_end_the_suite() -> None:
+    class Sending(AiohttpTransport):
+        async def send(self, _: Request) -> Response:
+            raise asyncio.CancelledError
+
+    class Closing(AiohttpTransport):
+        async def aclose(self) -> None:
+            await super().aclose()
+            raise asyncio.CancelledError
+
+    def sending(_: TransportSettings) -> Transport:
+        return Sending()
+
+    def closing(_: TransportSettings) -> Transport:
+        return Closing()
+
+    rules = [BY_NAME["answers.no_cookie"]]
+    report = await check_transport(sending, rules=rules)
+    assert "It raised CancelledError, and nobody had cancelled it." in str(report)
+    report = await check_transport(closing, rules=rules)
+    assert "aclose() raised CancelledError, and nobody had cancelled it." in str(report)
 
 
 async def test_what_a_transport_leaves_behind_breaks_any_rule(monkeypatch: pytest.MonkeyPatch) -> None:

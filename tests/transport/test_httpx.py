@@ -516,3 +516,36 @@ def test_the_listening_is_in_place() -> None:
     """What it stands on is not public: should httpx rename it, this says so."""
     pool: Any = DuplexTransport()._pool
     assert type(pool._network_backend).__name__ == "_Network"
+
+
+@pytest.mark.parametrize("twice", [False, True])
+async def test_of_requests_that_were_cancelled_at_any_turn_no_connection_is_left(
+    serve_raw: ServeRaw, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, twice: bool
+) -> None:
+    async def handler(_: Any, connection: Any) -> None:
+        await connection.say(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        connection.close()
+
+    server = await serve_raw(handler, tls=server_tls)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the server complains of broken handshakes
+    async with HttpxTransport(ssl_context=client_tls, limit=1) as transport:
+
+        async def fetch() -> bytes:
+            async with await transport.send(Request(method="PUT", url=server.url)) as response:
+                return await response.read()
+
+        for turns in range(100):
+            task = asyncio.create_task(fetch())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            if twice:
+                await asyncio.sleep(0)
+                task.cancel()
+            await asyncio.wait({task})
+            async with asyncio.timeout(10):
+                assert await fetch() == b"ok"
+        (pools,) = transport._pools.values()
+        (pool,) = pools._pools
+        assert isinstance(pool.transport, DuplexTransport)
+        assert len(pool.transport._streams) == 0

@@ -324,6 +324,22 @@ async def test_cancelling_the_close_does_not_stop_it(serve_app: ServeApp) -> Non
     assert not transport._sockets._open
 
 
+async def test_closing_does_not_wait_for_a_server_that_took_nothing_of_an_upload(
+    serve_raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nudgescribe_async.transport.aiohttp.CLOSE_GRACE", 1_000.0)
+
+    async def deaf(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    server = await serve_raw(deaf, read_bodies=False)
+    transport = AiohttpTransport()
+    with pytest.raises(OutcomeUnknownError, match="took nothing more of the body"):
+        await transport.send(Request(method="PUT", url=server.url, body=bytes(30_000_000), read_timeout=0.05))
+    async with asyncio.timeout(10):
+        await transport.aclose()
+
+
 def test_closing_under_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
     """uvloop closes descriptors by itself and tells the socket with ``detach``."""
     uvloop = pytest.importorskip("uvloop")

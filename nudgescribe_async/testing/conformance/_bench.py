@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager, suppress
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from nudgescribe_async.tasks import end
+from nudgescribe_async.tasks import outlast
 from nudgescribe_async.testing.conformance._certificates import Certificates, certificates
 from nudgescribe_async.testing.conformance._servers import (
     AppHandler,
@@ -231,6 +231,23 @@ class Bench:
         else:
             raise broken(f"{when}: expected {kind.__name__}, and got no error.")
 
+    async def try_out(self, scenario: Awaitable[None], patience: float) -> None:
+        """Play it, in a task of its own: a transport that does not mind being cancelled must not hold up the suite."""
+        playing = asyncio.ensure_future(scenario)
+        playing.add_done_callback(_heard)
+        try:
+            await asyncio.wait({playing}, timeout=patience)
+        finally:
+            in_time = playing.done()
+            deaf = await _stopped([playing])
+        if not in_time:
+            nor_then = " Nor did it when it was cancelled: it is still at it." if deaf else ""
+            raise broken(f"It hangs: it has not come to an end in {patience:g} s.{nor_then}")
+        try:
+            playing.result()
+        except asyncio.CancelledError as error:
+            raise broken("It raised CancelledError, and nobody had cancelled it.") from error
+
     async def __aenter__(self) -> Self:
         self._before = asyncio.all_tasks()
         loop = asyncio.get_running_loop()
@@ -248,19 +265,25 @@ class Bench:
 
     async def _finish(self) -> list[str]:
         found: list[str] = []
-        await end(self._started)
+        deaf = await _stopped(self._started)
+        if deaf:
+            found.append(f"It was cancelled, and does not end: {_names(deaf)}.")
         for task in self._started:
-            if not task.cancelled():
+            if task.done() and not task.cancelled():
                 task.exception()  # the rule has seen what it wanted to see
         for transport in self._transports:
+            closing = asyncio.ensure_future(_close(transport))
+            closing.add_done_callback(_heard)
             try:
-                async with asyncio.timeout(PATIENCE_OF_CLOSING):
-                    await transport.aclose()
-                    for response in transport.responses:
-                        await response.aclose()
-            except TimeoutError:
+                await asyncio.wait({closing}, timeout=PATIENCE_OF_CLOSING)
+            finally:
+                in_time = closing.done()
+                await _stopped([closing])
+            if not in_time:
                 found.append("aclose() did not come to an end.")
-            except Exception as error:  # noqa: BLE001 - it is reported
+            elif closing.cancelled():
+                found.append("aclose() raised CancelledError, and nobody had cancelled it.")
+            elif (error := closing.exception()) is not None:
                 found.append(f"aclose() raised {shown(error)}.")
         for server in self._servers:
             found += [f"After aclose() the transport still held {what}." for what in await server.stop()]
@@ -270,8 +293,8 @@ class Bench:
             await asyncio.sleep(0)
         left = asyncio.all_tasks() - self._before - {asyncio.current_task()}
         if left:
-            found.append(f"Tasks are left: {', '.join(sorted(_named(task) for task in left))}.")
-            await end(left)
+            found.append(f"Tasks are left: {_names(left)}.")
+            await _stopped(left)
         return found
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -284,9 +307,35 @@ class Bench:
                 self._handler(loop, context)
 
 
-def _named(task: asyncio.Task[Any]) -> str:
-    coroutine = task.get_coro()
-    return getattr(coroutine, "__qualname__", repr(coroutine))
+async def _close(transport: Watched) -> None:
+    await transport.aclose()
+    for response in transport.responses:
+        await response.aclose()
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    """Take note of what one has raised, which may be long after anybody waits for it."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _stopped(tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Cancel them, and wait for their end, but not for ever: tells which ones are deaf to it."""
+    under_way = {task for task in tasks if not task.done()}
+    if not under_way:
+        return under_way
+    for task in under_way:
+        task.cancel()
+    waiting = asyncio.ensure_future(asyncio.wait(under_way, timeout=PATIENCE_OF_CLOSING))
+    cancelled = await outlast([waiting])
+    if cancelled is not None:
+        raise cancelled
+    return waiting.result()[1]
+
+
+def _names(tasks: Iterable[asyncio.Task[Any]]) -> str:
+    coroutines = [task.get_coro() for task in tasks]
+    return ", ".join(sorted(getattr(coroutine, "__qualname__", repr(coroutine)) for coroutine in coroutines))
 
 
 def text_of(error: BaseException) -> str:

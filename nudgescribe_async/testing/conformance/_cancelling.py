@@ -6,15 +6,25 @@ import asyncio
 from contextlib import suppress
 from typing import Any, Final
 
-from nudgescribe_async.testing.conformance._bench import Bench, Upload, broken, expect, settle, shown, soon, within
+from nudgescribe_async.testing.conformance._bench import (
+    Bench,
+    Upload,
+    broken,
+    expect,
+    settle,
+    shown,
+    soon,
+    within,
+)
 from nudgescribe_async.testing.conformance._rule import RuleBook
-from nudgescribe_async.testing.conformance._servers import OK, RawConnection, RawRequest
+from nudgescribe_async.testing.conformance._servers import OK, RawConnection, RawRequest, http
 from nudgescribe_async.testing.conformance._values import Need
-from nudgescribe_async.transport import Request
+from nudgescribe_async.transport import Request, Transport
 
 __all__ = ["BOOK"]
 
 BOOK: Final = RuleBook("cancelling", Need.SOCKET)
+MOST_TURNS: Final = 150
 
 
 async def _cancel(task: asyncio.Task[Any], when: str) -> None:
@@ -194,3 +204,39 @@ async def place_given_back(bench: Bench) -> None:
         await _cancel(task, target)
     for _ in range(3):
         await bench.fetch(transport, Request(method="GET", url=f"{server.url}/ok", connect_timeout=3))
+
+
+@BOOK.rule("Cancelled at any turn of the event loop, once or twice, a request gives back its place.")
+async def at_any_turn(bench: Bench) -> None:
+    async def handler(_: RawRequest, connection: RawConnection) -> None:
+        await connection.say(http(200, b"ok", "Connection: close"))
+        connection.close()
+
+    server = await bench.raw(handler)
+    for twice in (False, True):
+        transport = await bench.transport(limit=1)
+        request = Request(method="PUT", url=server.url, body=b"body")
+        for turns in range(MOST_TURNS):
+            task = bench.start(bench.fetch(transport, request))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if task.done():
+                break
+            task.cancel()
+            if twice:
+                await asyncio.sleep(0)
+                task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise broken(f"It was cancelled after {turns} turns, and raised {shown(error)}.")
+            await _is_free(bench, transport, request, f"{'twice ' * twice}after {turns} turns")
+
+
+async def _is_free(bench: Bench, transport: Transport, request: Request, when: str) -> None:
+    try:
+        async with soon():
+            await bench.fetch(transport, request)
+    except Exception as error:
+        raise broken(
+            f"The only connection was not free for the next request, when one was cancelled {when}: {shown(error)}"
+        ) from error

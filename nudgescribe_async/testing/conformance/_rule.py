@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -63,17 +62,15 @@ class Rule:
         __tracebackhide__ = True  # pytest shows the test, then, and what was promised
         if Need.TLS in self.needs:
             certificates()
-        limit = asyncio.timeout(patience)
         try:
-            async with limit, Bench(factory, self.name) as bench:
-                await self._scenario(bench)
+            async with Bench(factory, self.name) as bench:
+                await bench.try_out(self._scenario(bench), patience)
         except BrokenPromiseError as error:
             raise broken(f"{self.name}: {self.promise}\n{error}") from error.__cause__
         except NotApplicableError:
             raise
         except Exception as error:
-            what = f"It hangs: it has not come to an end in {patience:g} s." if limit.expired() else shown(error)
-            raise broken(f"{self.name}: {self.promise}\n{what}") from error
+            raise broken(f"{self.name}: {self.promise}\n{shown(error)}") from error
 
 
 class RuleBook:
