@@ -73,7 +73,8 @@ class Upstream:
         if request.path == "/v1/customer/pages":
             return web.json_response({"pages": 9})
         if request.path == "/v1/customer":
-            self.seen.add(f"page {asked['page']}")
+            page = f"page {asked['page']}"
+            self.seen.add(f"{page} again" if page in self.seen else page)
             if asked["page"] > 1:
                 await asyncio.Event().wait()
             profile: dict[str, Any] = {}
@@ -369,7 +370,8 @@ async def test_a_second_ctrl_c_while_it_closes_cuts_the_grace_short_and_leaves_n
     upstream: Upstream, file: Path, loop: str
 ) -> None:
     async with child(PLAIN, upstream, file, GRACE="1000", LOOP=loop, DEBUG="1") as program:
-        await upstream.until(*ALL_UNDER_WAY)
+        # All pages of both iterators: a signal is raised in whatever runs just then, and here it is to find all waiting.
+        await upstream.until(*ALL_UNDER_WAY, *(f"page {number} again" for number in range(2, 10)))
         await program.says("half-way")
         program.process.send_signal(signal.SIGINT)
         await program.says("closing")

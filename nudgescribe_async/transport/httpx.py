@@ -105,6 +105,11 @@ class HttpxTransport:
         keepalive_timeout: float = 15.0,
     ) -> None:
         if transport is not None:
+            if not isinstance(cast("object", transport), httpx.AsyncBaseTransport):
+                raise ConfigurationError(
+                    "transport must be one of httpx's for asynchronous use, such as httpx.AsyncHTTPTransport(); "
+                    f"{type(transport).__name__} is none."
+                )
             given = {
                 "proxy": proxy is not None,
                 "proxy_headers": proxy_headers is not None,

@@ -125,8 +125,8 @@ class PyreqwestTransport:
         self._proxy = None if proxy is None else checked_proxy(proxy)
         self._proxy_headers = None if proxy_headers is None else checked_headers(Headers(proxy_headers))
         self._trust_env = trust_env
-        self._authority = _pem(certificate_authority)
-        self._identity = _pem(client_certificate)
+        self._authority = _pem("certificate_authority", certificate_authority)
+        self._identity = _pem("client_certificate", client_certificate)
         most = checked_limit("limit", limit)
         self._keepalive = timedelta(seconds=positive("keepalive_timeout", keepalive_timeout))
         self._places = asyncio.Semaphore(most) if most else None
@@ -490,8 +490,13 @@ def _watch(scope: asyncio.Timeout, patience: float | None, servers_turn: bool) -
             scope.reschedule(asyncio.get_running_loop().time() + patience if servers_turn else None)
 
 
-def _pem(certificates: str | bytes | None) -> bytes | None:
-    return certificates.encode("ascii", "replace") if isinstance(certificates, str) else certificates
+def _pem(option: str, certificates: str | bytes | None) -> bytes | None:
+    if certificates is None:
+        return None
+    pem = certificates.encode("ascii", "replace") if isinstance(certificates, str) else certificates
+    if b"-----BEGIN " not in pem:  # of text without a certificate the library would take none, and say nothing
+        raise ConfigurationError(f"{option} has no certificate in it: give the PEM itself, and not the path of a file.")
+    return pem
 
 
 def _checked_url(text: str) -> Url:

@@ -384,6 +384,12 @@ async def test_of_a_given_transport_of_httpx_it_is_known_when_it_sends(serve_raw
         assert type(await failure(transport, f"http://127.0.0.1:{closed_port()}")) is RequestNotSentError
 
 
+@pytest.mark.parametrize("kind", ["AsyncClient", "HTTPTransport"])
+def test_what_is_no_transport_for_asynchronous_use_is_refused(kind: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"httpx\.AsyncHTTPTransport\(\); {kind} is none"):
+        HttpxTransport(getattr(httpx, kind)())
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
