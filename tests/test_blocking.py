@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -263,6 +263,15 @@ async def test_a_coroutine_is_told_that_its_loop_stands_still(ns: blocking.Nudge
     with pytest.warns(RuntimeWarning, match=r"Customers\.iter"):
         assert len([*ns.customers.iter(group)]) == 467
     assert await asyncio.to_thread(ns.customers.list, group)
+    with pytest.warns(RuntimeWarning, match=r"run is called in a coroutine") as told:
+        ns.run(_nothing)
+    assert told[0].filename == __file__
+
+    async def generator() -> AsyncIterator[int]:
+        yield ns.customers.count_pages(group)
+
+    with pytest.warns(RuntimeWarning, match=r"Customers\.count_pages is called in a coroutine"):
+        assert [number async for number in generator()] == [47]
 
 
 async def test_a_cell_of_a_notebook_runs_where_a_loop_runs(live: ThreadedSandbox) -> None:
@@ -545,6 +554,26 @@ def test_an_upload_reads_from_another_group_as_it_is_iterated(
     report.raise_for_failures(refused=True)
     assert len(ns.customers.iter(target).collect()) == 467
     assert threads == {"nudgescribe event loop"}
+
+
+def test_an_iterator_that_an_upload_reads_from_may_not_close_the_client(
+    ns: blocking.Nudgescribe, live: ThreadedSandbox
+) -> None:
+    """The end of the thread would wait for the upload, which waits for the iterator, which waits for the end."""
+    failures: list[ConfigurationError] = []
+
+    def rows() -> Iterator[dict[str, str]]:
+        yield {"external_id": "one who closes"}
+        with pytest.raises(ConfigurationError, match="one of its calls is waiting for") as caught:
+            ns.close(grace=0)
+        failures.append(caught.value)
+        with client(live) as another:  # which is none of its business
+            another.campaigns.list()
+
+    workspace = live.example.workspace_id
+    target = ns.customer_groups.create(workspace, "Closing").customer_group_id
+    assert ns.customers.upload(workspace, target, rows()).rows == 1
+    assert len(failures) == 1
 
 
 def test_reruns_stop_when_a_thread_says_so(tmp_path: Path) -> None:

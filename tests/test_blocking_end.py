@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dis
+import gc
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,8 @@ from nudgescribe_async.events import RequestFinished, RequestStarted
 from nudgescribe_async.sandbox import Delay
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from nudgescribe_async.events import Event
     from nudgescribe_async.testing._sandbox_thread import ThreadedSandbox
 
@@ -174,6 +179,55 @@ def test_an_export_goes_on_after_ctrl_c(ns: blocking.Nudgescribe, group: str, tm
     assert report.rows == 467
 
 
+def test_ctrl_c_reaches_the_call_that_the_rows_of_an_upload_come_from(
+    ns: blocking.Nudgescribe, live: ThreadedSandbox, group: str
+) -> None:
+    """It is waited for in a thread, which nothing else wakes: not even the end of the upload."""
+    live.inject(Delay(PATIENCE, before_work=True), operation="customers.list", skip=1, times=None)
+    cancelled = seen(ns, "customers.list", RequestFinished, error="CancelledError")
+    workspace, asked = live.example.workspace_id, live.count("customers.list")
+    target = ns.customer_groups.create(workspace, "Interrupted").customer_group_id
+    stream = ns.customers.iter(group, concurrency=1)
+
+    def rows() -> Iterator[dict[str, str]]:
+        for number, _ in enumerate(stream):
+            if number == 9:
+                threading.Timer(0.05, interrupt).start()
+            yield {"external_id": f"interrupted {number}"}
+
+    with pytest.raises(KeyboardInterrupt):
+        ns.customers.upload(workspace, target, rows())
+    assert cancelled.wait(PATIENCE)
+    assert not ns._thread._life._jobs
+    live.clear_faults()
+    assert live.count("customers.list") - asked <= 2
+    assert ns.campaigns.list()
+
+
+def test_rows_that_ask_for_more_after_ctrl_c_get_nothing(
+    ns: blocking.Nudgescribe, live: ThreadedSandbox, group: str
+) -> None:
+    came: list[BaseException] = []
+    workspace = live.example.workspace_id
+    target = ns.customer_groups.create(workspace, "Too late").customer_group_id
+
+    def rows() -> Iterator[dict[str, str]]:
+        yield {"external_id": "too late"}
+        ns.run(_nothing)
+        interrupt()
+        while not any(job._frame and job._frame.cancelled for job in [*ns._thread._life._jobs]):
+            time.sleep(0.001)
+        try:
+            ns.customers.list(group)
+        except BaseException as error:
+            came.append(error)
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        ns.customers.upload(workspace, target, rows())
+    assert [type(error) for error in came] == [asyncio.CancelledError]
+
+
 def test_reruns_go_on_after_ctrl_c_and_the_error_has_their_report(tmp_path: Path) -> None:
     with running() as live, client(live) as ns:
         journal = tmp_path / "j.db"
@@ -211,26 +265,140 @@ def test_ctrl_c_while_closing_cuts_the_grace_short(live: ThreadedSandbox, group:
     assert not loop_threads()
 
 
-def test_the_main_thread_looks_up_from_waiting_now_and_then(
-    ns: blocking.Nudgescribe, monkeypatch: pytest.MonkeyPatch
+def test_ctrl_c_before_the_call_has_begun(ns: blocking.Nudgescribe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that is cancelled before its first step does nothing, and so says nothing of its end either."""
+    life, begun, go_on = ns._thread._life, threading.Event(), threading.Event()
+    post = life._post
+
+    def posted(callback: Callable[[], object]) -> None:
+        post(callback)
+        go_on.set()
+
+    async def hold_the_loop_up(_: Nudgescribe) -> None:
+        begun.set()
+        go_on.wait(PATIENCE)
+
+    def interrupt_the_second() -> None:
+        while len(life._jobs) < 2:
+            time.sleep(0.001)
+        time.sleep(0.02)
+        interrupt()
+
+    ran: list[str] = []
+
+    async def late(_: Nudgescribe) -> None:
+        ran.append("late")
+
+    holding = threading.Thread(target=lambda: ns.run(hold_the_loop_up))
+    interrupting = threading.Thread(target=interrupt_the_second)
+    holding.start()
+    assert begun.wait(PATIENCE)
+    interrupting.start()
+    monkeypatch.setattr(life, "_post", posted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        ns.run(late)
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+    assert not ran
+    holding.join()
+    interrupting.join()
+
+
+def _interrupted_at(step: int, work: Callable[[], object]) -> bool:
+    """Whether the work had as many steps: moments of the waiting thread in which Python looks for signals."""
+    left, before = step, dict["FrameType", str]()
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != loop_thread.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            last = before.get(frame, "")
+            before[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            left -= last.startswith(("CALL", "RESUME", "JUMP_BACKWARD"))
+            if left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    traced = sys.gettrace()
+    gc.collect()
+    gc.disable()  # no finalizer is to be interrupted
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(traced)
+        gc.enable()
+    return left <= 0
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_ctrl_c_while_the_thread_is_begun(
+    live: ThreadedSandbox, monkeypatch: pytest.MonkeyPatch, *, late: bool
 ) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if late:
+            start(thread)
+        raise KeyboardInterrupt
+
+    with client(live) as ns:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                ns.campaigns.list()
+        assert ns.campaigns.list()
+        assert len(loop_threads()) == 1
+    assert not loop_threads()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_ctrl_c_in_any_moment_of_a_call_leaves_a_client_that_works(live: ThreadedSandbox, *, first: bool) -> None:
+    """Not one that waits for ever for a lock that was being taken, or for a thread that was being started."""
+    step, interrupted = 0, True
+    ns = client(live)
+    ns.run(_nothing)
+    while interrupted:
+        if first:
+            ns.close()
+            ns = client(live)
+        step += 1
+        interrupted = _interrupted_at(step, lambda ns=ns: ns.run(_nothing))  # type: ignore[misc]
+        again = threading.Thread(target=ns.run, args=(_nothing,), daemon=True)
+        again.start()
+        again.join(PATIENCE)
+        assert not again.is_alive(), step
+    ns.close()
+    assert step > 10
+
+
+async def _nothing(_: Nudgescribe) -> None:
+    pass
+
+
+def test_the_main_thread_looks_up_from_waiting_now_and_then() -> None:
     """A signal that comes as the waiting begins is noticed late, and not never."""
-    wait, patience = threading.Event.wait, list[float | None]()
+    job: Any = loop_thread._Job(asyncio.Event().wait)
+    job.forget = set().discard
+    patience: list[float] = []
 
-    def counted(event: threading.Event, timeout: float | None = None) -> bool:
-        patience.append(timeout)
-        return wait(event, timeout)
+    class Gate:
+        def acquire(self, *, timeout: float) -> None:
+            patience.append(timeout)
+            if len(patience) == 3:
+                job.fail(TimeoutError())
 
-    async def long(_: Nudgescribe) -> str:
-        await asyncio.sleep(0.05)
-        return "done"
+        def release(self) -> None:
+            patience.append(0)
 
-    ns.campaigns.list()
-    monkeypatch.setattr(loop_thread, "_GLANCE", 0.001)
-    monkeypatch.setattr(threading.Event, "wait", counted)
-    assert ns.run(long) == "done"
-    assert set(patience) == {0.001}
-    assert len(patience) > 1
+    job._gate = Gate()
+    job.wait()
+    assert patience == [loop_thread._GLANCE] * 3 + [0]
+    assert 0 < loop_thread._GLANCE <= 1
 
 
 # --- the exit of the interpreter ----------------------------------------------------------------------------------------

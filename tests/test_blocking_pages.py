@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -230,6 +231,31 @@ def test_another_thread_ends_an_iteration(held: Held) -> None:
         held.stream.close()
         with pytest.raises(RuntimeError, match="closed by somebody else"):
             waiting.result(PATIENCE)
+
+
+def test_a_handler_of_a_signal_ends_an_iteration_that_waits(held: Held) -> None:
+    for _ in range(10):
+        next(held.stream)
+    assert held.is_in_flight()
+    before = signal.signal(signal.SIGUSR1, lambda *_: held.stream.close())
+    main = threading.main_thread().ident
+    assert main is not None
+    begun: Any = held.stream._stepped
+
+    def when_it_waits() -> None:
+        while not begun.gi_running:
+            time.sleep(0.001)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    try:
+        thread = threading.Thread(target=when_it_waits)
+        thread.start()
+        with pytest.raises(RuntimeError, match="closed by somebody else"):
+            next(held.stream)
+        thread.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert held.cancelled.is_set()
 
 
 def test_another_thread_ends_an_iteration_that_works_on_a_page(ns: blocking.Nudgescribe, group: str) -> None:

@@ -153,6 +153,55 @@ def test_what_it_does_not_know_is_an_error(copy: Path, old: str, new: str, probl
         blocking_stub(copy, {})
 
 
+METHOD = "    async def reauthenticate(self) -> Tokens:"
+
+
+@in_checkout
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (METHOD, METHOD.replace("Tokens", "collections.abc.AsyncIterator[Tokens]")),
+        (METHOD, METHOD.replace("Tokens", "PageIterator[Tokens]")),
+        (METHOD, METHOD.replace(" -> Tokens", "")),
+        (METHOD, METHOD.replace("Tokens", '"Session"')),
+        (METHOD, f"    @staticmethod\n{METHOD}"),
+        (METHOD, f"    @property\n{METHOD}".replace("async ", "").replace("Tokens", "PageIterator[Tokens]")),
+        (METHOD, f"    if TYPE_CHECKING:\n        limit: int\n\n{METHOD}"),
+        (METHOD, f"    limit: int = 3\n\n{METHOD}"),
+        (METHOD, f"    renew = authenticate\n\n{METHOD}"),
+        (METHOD, METHOD.replace("(self)", "(self, stop: Event)")),
+        ("class Auth:", "class Auth(base.Endpoints):"),
+        ("        self.auth = Auth(", "        self.auth: Auth = Auth("),
+        ("        self.auth = Auth(", "        self.more = auth.Auth("),
+        ("    async def aclose(", "    async def ping(self) -> None: ...\n\n    async def aclose("),
+    ],
+)
+def test_no_form_that_it_does_not_know_is_left_out(copy: Path, old: str, new: str) -> None:
+    package = copy / "nudgescribe_async"
+    (path,) = (path for path in (package / "client.py", package / "resources" / "auth.py") if old in path.read_text())
+    edit(path, old, new)
+    if "Event" in new:
+        edit(path, "if TYPE_CHECKING:\n", "if TYPE_CHECKING:\n    from asyncio import Event\n")
+    with pytest.raises(ContractError, match="without await"):
+        blocking_stub(copy, {})
+
+
+@in_checkout
+def test_arguments_of_all_kinds_stay_what_they_are(copy: Path) -> None:
+    path = copy / "nudgescribe_async" / "resources" / "auth.py"
+    edit(
+        path,
+        METHOD,
+        "    async def reauthenticate(\n"
+        "        self, a: int, /, b: str = 'b', *rest: Path_, c: bool = LATER, d: float, **more: object\n"
+        "    ) -> Tokens:",
+    )
+    edit(path, "if TYPE_CHECKING:\n", "if TYPE_CHECKING:\n    from pathlib import Path as Path_\n")
+    text = blocking_stub(copy, {})[copy / STUB]
+    assert "from pathlib import Path as Path_\n" in text
+    assert 'self, a: int, /, b: str = "b", *rest: Path_, c: bool = ..., d: float, **more: object' in text
+
+
 @in_checkout
 def test_the_command_compares_and_writes_it(copy: Path) -> None:
     (copy / "docs").mkdir()

@@ -17,6 +17,7 @@ what happens                                then
 several threads call at once                their calls run side by side in the one event loop
 Ctrl-C while a call waits                   it is cancelled and waited for, then ``KeyboardInterrupt`` is raised, whose
                                             ``__cause__`` is what the call raised: with its notes, and its report
+Ctrl-C while rows to upload come of a call  that call is cancelled with it
 Ctrl-C again                                it is cancelled once more, which cuts short its grace
 Ctrl-C a third time                         nobody waits any more
 a loop over an iterator is left             what is in flight is cancelled
@@ -25,6 +26,7 @@ the client is forgotten                     ``ResourceWarning``; the thread clos
 the interpreter exits                       as if forgotten; it is waited for, ten seconds at most
 a call after ``close()``                    ``ClientClosedError``
 a call in the thread of the loop            ``ConfigurationError``, since it would wait for itself
+``close()`` in what a call waits for        ``ConfigurationError`` too; such as in an iterator that an upload reads from
 a call in a coroutine of another loop       it works, as in a notebook, but holds that loop up: ``RuntimeWarning``
 a call in a forked process                  ``ConfigurationError``; a client that was not used before may be used there
 an attempt to pickle it                     ``TypeError``

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
 import threading
-import warnings
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
-from nudgescribe_async.blocking.facade import Facade
+from nudgescribe_async.blocking.facade import Facade, warn_coroutines
 from nudgescribe_async.blocking.pages import PageIterator
 from nudgescribe_async.client import Nudgescribe as AsyncNudgescribe
 from nudgescribe_async.shapes import Secret
@@ -106,7 +104,7 @@ def _waiting(member: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., A
 
     @wraps(member)
     def call(self: _Twin, *arguments: Any, **options: Any) -> Any:
-        _warn_coroutines(call.__qualname__)
+        warn_coroutines(call.__qualname__)
         work = partial(member, self.part_, *arguments, **options)
         if can_stop and options.get("stop") is not None:
             work = partial(_stopping, work, options["stop"])
@@ -118,7 +116,7 @@ def _waiting(member: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., A
 def _making(member: Callable[..., AsyncPageIterator[Any]]) -> Callable[..., PageIterator[Any]]:
     @wraps(member)
     def make(self: _Twin, *arguments: Any, **options: Any) -> PageIterator[Any]:
-        _warn_coroutines(make.__qualname__)
+        warn_coroutines(make.__qualname__)
         return PageIterator(member(self.part_, *arguments, **options), self.thread_)
 
     return make
@@ -126,18 +124,6 @@ def _making(member: Callable[..., AsyncPageIterator[Any]]) -> Callable[..., Page
 
 def _in_other_words(text: str | None) -> str | None:
     return text and text.replace("``async ", "``")
-
-
-def _warn_coroutines(name: str) -> None:
-    """A coroutine that waits here holds up its event loop. A cell of a notebook, whose name is in brackets, may."""
-    caller = sys._getframe(2).f_code  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    if caller.co_flags & inspect.CO_COROUTINE and not caller.co_name.startswith("<"):
-        warnings.warn(
-            f"{name} is called in a coroutine, and nothing else of its event loop goes on until it returns: await "
-            "nudgescribe_async.Nudgescribe there.",
-            RuntimeWarning,
-            3,
-        )
 
 
 async def _stopping(work: Callable[..., Coroutine[Any, Any, Any]], stop: threading.Event) -> Any:

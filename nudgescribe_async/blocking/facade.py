@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import sys
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from nudgescribe_async.client import Nudgescribe
     from nudgescribe_async.events import Events
 
-__all__ = ["Facade"]
+__all__ = ["Facade", "warn_coroutines"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,6 +60,7 @@ class Facade:
             TypeError: ``work`` is a coroutine, and no function.
             ClientClosedError: the client is closed, or was closed meanwhile.
         """
+        warn_coroutines("run")
         given: object = work
         if inspect.iscoroutine(given):
             given.close()
@@ -80,11 +83,12 @@ class Facade:
             grace: seconds; 0 or less ends them at once.
 
         Raises:
-            ConfigurationError: ``grace`` is no number of seconds; or this is a function that the client calls, which would
-                wait for itself. It stays open.
+            ConfigurationError: ``grace`` is no number of seconds; or this is a function that the client calls, or an
+                iterator that it reads from, which would wait for itself. It stays open.
         """
         if self._thread.ended or not self._thread.is_here:
             return self._thread.end()
+        self._thread.check_end()
         try:
             self._thread.call(partial(self._client.aclose, grace=grace))
         except ConfigurationError:
@@ -112,4 +116,16 @@ class Facade:
         raise TypeError(
             "A client cannot be pickled: it has connections, and a thread. Build one where the work is done, such as in "
             "the function that Spark runs on its workers."
+        )
+
+
+def warn_coroutines(name: str) -> None:
+    """A coroutine that calls its caller holds up its event loop. A cell of a notebook, whose name is in brackets, may."""
+    caller = sys._getframe(2).f_code  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    if caller.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR) and not caller.co_name.startswith("<"):
+        warnings.warn(
+            f"{name} is called in a coroutine, and nothing else of its event loop goes on until it returns: await "
+            "nudgescribe_async.Nudgescribe there.",
+            RuntimeWarning,
+            3,
         )

@@ -5,7 +5,8 @@ caller's context variables.
 
 A call that is interrupted while it waits, by Ctrl-C or by whatever a handler of a signal raises, is cancelled in the loop
 and waited for, so that it leaves things as a cancelled coroutine leaves them. A second interruption cancels it once more,
-which cuts short what it takes its time for; a third one is obeyed at once.
+which cuts short what it takes its time for; a third one is obeyed at once. Calls of the threads that it waits for are
+cancelled with it: those of an upload whose rows come from another call, for instance.
 
 The thread is a daemon, and ended at the exit of the interpreter: whoever forgot to close it is told so, and waits for a few
 seconds at most.
@@ -19,6 +20,7 @@ import contextlib
 import os
 import threading
 import warnings
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from nudgescribe_async.errors import ClientClosedError, ConfigurationError
@@ -76,6 +78,7 @@ class LoopThread:
         self._life.check_caller()
         job = _Job(work)
         try:
+            job.above = self._life.current()
             try:
                 self._life.take(job)
                 job.wait()
@@ -93,8 +96,21 @@ class LoopThread:
         In a process that was forked, there is nothing to end.
         """
         if self._life.is_here:
-            self._life.check_caller()
+            self.check_end()
             self._life.end()
+
+    def check_end(self) -> None:
+        """Whether this thread may end the other one.
+
+        Raises:
+            ConfigurationError: that would wait for itself: a call waits for what is done here.
+        """
+        self._life.check_caller()
+        if self._life.current() is not None:
+            raise ConfigurationError(
+                f"{self._life.name} was closed by a function or an iterator that one of its calls is waiting for, and that "
+                "would wait for itself for ever. Close it once the call has returned."
+            )
 
     def __del__(self) -> None:
         if life := getattr(self, "_life", None):
@@ -133,6 +149,11 @@ class _Life:
                 "function is given; elsewhere, leave it to another thread."
             )
 
+    def current(self) -> _Frame | None:
+        """The call on behalf of which this thread works, such as an upload that reads rows in a thread."""
+        frame = _FRAME.get()
+        return frame if frame is not None and frame.life is self and not frame.ended else None
+
     def take(self, job: _Job[Any]) -> None:
         with self._lock:
             if self.stop.is_set():
@@ -150,15 +171,18 @@ class _Life:
 
     def _start(self) -> None:
         self._process = os.getpid()
-        loop = _new_event_loop()
+        loops = [_new_event_loop()]  # whoever takes it out has it: the thread, or who gives up beginning one
+        thread = _Thread(target=self._live, args=(loops,), name="nudgescribe event loop", daemon=True)
         try:
-            thread = _Thread(target=self._live, args=(loop,), name="nudgescribe event loop", daemon=True)
+            self._thread, self._loop = thread, loops[0]
+            _LIVING.add(self)
             thread.start()
         except BaseException:
-            loop.close()
+            with contextlib.suppress(IndexError):  # it was interrupted while it waited for a thread that lives by now
+                loops.pop().close()
+                self._thread = self._loop = None
+                _LIVING.discard(self)
             raise
-        self._thread, self._loop = thread, loop
-        _LIVING.add(self)
 
     def give_up(self, job: _Job[Any]) -> BaseException | None:
         """Cancel it and wait; interrupted again, do so again; and then no more. What it raised, as far as that is known."""
@@ -204,9 +228,13 @@ class _Life:
         if self.stop.is_set():  # what begins now would be left behind
             job.fail(ClientClosedError(_CLOSED))
         else:
-            job.begin()
+            job.begin(_Frame(self))
 
-    def _live(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _live(self, loops: list[asyncio.AbstractEventLoop]) -> None:
+        try:
+            loop = loops.pop()
+        except IndexError:
+            return
         try:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 try:
@@ -231,17 +259,55 @@ class _Life:
                     raise  # else whoever closed it has been told
 
 
+class _Frame:
+    """What those know of a call that work on its behalf, in whatever thread: by the context that they have of it.
+
+    Not the call itself, since contexts are kept for long, by connections for instance.
+    """
+
+    __slots__ = ("below", "cancelled", "ended", "life")
+
+    def __init__(self, life: _Life) -> None:
+        self.life = life
+        self.below: set[_Job[Any]] = set()
+        """Calls that are waited for by what this one waits for. Nobody but the loop can wake those who wait."""
+        self.cancelled = False
+        self.ended = False
+
+
+_FRAME: ContextVar[_Frame | None] = ContextVar("nudgescribe call", default=None)
+
+
 class _Job(Generic[T]):
     """One call: handed over by a thread, done in the loop."""
 
-    __slots__ = ("_ended", "_result", "_task", "_work", "error", "forget", "taken")
+    __slots__ = (
+        "_begun",
+        "_ended",
+        "_frame",
+        "_gate",
+        "_result",
+        "_task",
+        "_work",
+        "above",
+        "error",
+        "forget",
+        "taken",
+    )
 
     _result: T
 
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
         self._work = work
         self._task: asyncio.Task[None] | None = None
-        self._ended = threading.Event()
+        self._frame: _Frame | None = None
+        self.above: _Frame | None = None
+        self._begun = False
+        self._ended = False
+        # No threading.Event: whoever is interrupted in the wrong moment of waiting for one leaves it locked, and then the
+        # event loop waits for ever as it sets it.
+        self._gate = threading.Lock()
+        self._gate.acquire()
         self.error: BaseException | None = None
         self.taken = False
         self.forget: Callable[[_Job[Any]], None]
@@ -249,9 +315,9 @@ class _Job(Generic[T]):
     # --- in the thread of the caller -----------------------------------------------------------------------------
 
     def wait(self) -> None:
-        glance = _GLANCE if threading.current_thread() is threading.main_thread() else None
-        while not self._ended.wait(glance):
-            pass
+        glance = _GLANCE if threading.current_thread() is threading.main_thread() else -1
+        while not self._ended:
+            self._gate.acquire(timeout=glance)
 
     def result(self, *, closed: bool) -> T:
         try:
@@ -265,21 +331,37 @@ class _Job(Generic[T]):
 
     # --- in the thread of the loop -------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        if not self._ended.is_set():
-            self._task = asyncio.get_running_loop().create_task(self._carry_out(), name="nudgescribe call")
+    def begin(self, frame: _Frame) -> None:
+        if self._ended:
+            return
+        if self.above is not None:
+            if self.above.cancelled:
+                self.fail(asyncio.CancelledError())
+                return
+            self.above.below.add(self)
+        self._frame = frame
+        self._task = asyncio.get_running_loop().create_task(self._carry_out(frame), name="nudgescribe call")
 
     def cancel(self) -> None:
+        if self._ended:
+            return
+        if self._frame is not None:
+            self._frame.cancelled = True
+            for job in [*self._frame.below]:
+                job.cancel()
         if self._task is not None:
             self._task.cancel()
-        else:  # its thread was interrupted while handing it over
+        if not self._begun:  # nor will it: its thread was interrupted while handing it over, or at once
             self.fail(asyncio.CancelledError())
 
     def fail(self, error: BaseException) -> None:
-        self.error = error
-        self._end()
+        if not self._ended:
+            self.error = error
+            self._end()
 
-    async def _carry_out(self) -> None:
+    async def _carry_out(self, frame: _Frame) -> None:
+        _FRAME.set(frame)
+        self._begun = True
         # All that is raised is for the caller: what ends a program must not end the loop of the other calls.
         try:
             self._result = await self._work()
@@ -291,7 +373,12 @@ class _Job(Generic[T]):
 
     def _end(self) -> None:
         self.forget(self)
-        self._ended.set()
+        if self._frame is not None:
+            self._frame.ended = True
+        if self.above is not None:
+            self.above.below.discard(self)
+        self._ended = True
+        self._gate.release()
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

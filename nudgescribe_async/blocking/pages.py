@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import weakref
 from functools import partial
@@ -105,13 +106,16 @@ class PageIterator(Generic[T]):
     def close(self) -> None:
         """Cancel what is in flight, wait for its end, and end. May be called more than once, and when the client is closed.
 
-        Also by another thread than the one that iterates, whose iteration then ends with ``RuntimeError``.
+        Also by another thread than the one that iterates, or by a handler of a signal while it waits: the iteration then ends
+        with ``RuntimeError``.
         """
         if not self._thread.ended and self._thread.is_here:
             self._thread.call(self._stream._reading.close)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         begun = self._begun() if self._begun is not None else None
-        if begun is not None and self._consumer.thread in {None, threading.get_ident()}:
-            begun.close()  # else the loop of another thread would end as if there were no more
+        # Else the loop of another thread, or that which a handler of a signal interrupts, would end as if there were no more.
+        mine = self._consumer.thread in {None, threading.get_ident()}
+        if begun is not None and mine and inspect.getgeneratorstate(begun) != inspect.GEN_RUNNING:
+            begun.close()
 
     def __enter__(self) -> Self:
         return self

@@ -33,6 +33,11 @@ _TWINS = {
 _AWAITED = ("Async", "Awaitable", "Coroutine", "asyncio")
 """How the names of types begin that mean nothing without ``await``."""
 
+_DECORATORS = ("overload", "deprecated", "classmethod")
+"""Those that leave a method what it is; the last one for ``from_env``."""
+_CLIENTS_OWN = {"__init__", "from_env", "aclose"}
+"""The public methods of the async client: ``close`` and the rest of ``Facade`` are written by hand."""
+
 _Method: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -49,9 +54,9 @@ class _Module:
         self.origins = {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.ImportFrom):
-                self.origins |= {item.name: f"from {node.module} import {item.name}" for item in node.names}
+                self.origins |= {item.asname or item.name: f"from {node.module} {_import(item)}" for item in node.names}
             elif isinstance(node, ast.Import):
-                self.origins |= {item.name: f"import {item.name}" for item in node.names}
+                self.origins |= {item.asname or item.name.partition(".")[0]: _import(item) for item in node.names}
 
     def class_named(self, name: str) -> ast.ClassDef:
         for node in self.tree.body:
@@ -90,16 +95,20 @@ class _Writer:
         if not any(isinstance(method, ast.AsyncFunctionDef) for method, _ in methods):
             return None
         for method, home in methods:
-            if isinstance(method, ast.FunctionDef) and not ast.unparse(method.returns or method).startswith(
-                "PageIterator["
+            returns = ast.unparse(method.returns or method)
+            if ("PageIterator" in returns) is not isinstance(method, ast.FunctionDef) or (
+                isinstance(method, ast.FunctionDef) and not returns.startswith("PageIterator[")
             ):
-                raise ContractError(f"{home.name}: what is {method.name} without await? {_BLOCKING} has to know.")
+                raise _unknown(home, method.name, _BLOCKING)
         body = [self.method(method, home) for method, home in methods]
         return _class(name, [], _docstring(module.class_named(name)), body)
 
     def _methods(self, module: _Module, name: str) -> list[tuple[_Method, _Module]]:
         """The public methods of a class, those of its bases first, and where they stand."""
         node = module.class_named(name)
+        for unknown in (*node.body, *node.bases):
+            if not _is_known(unknown):
+                raise _unknown(module, ast.unparse(unknown), _BLOCKING)
         own = [
             method
             for method in node.body
@@ -122,7 +131,11 @@ class _Writer:
         arguments.defaults = [_plain(value) for value in arguments.defaults]
         arguments.kw_defaults = [value and _plain(value) for value in arguments.kw_defaults]
         for decorator in method.decorator_list:
+            if not ast.unparse(decorator).startswith(_DECORATORS):
+                raise _unknown(module, f"{method.name} with @{ast.unparse(decorator)}", _BLOCKING)
             self._annotation(decorator, module)
+        if returns is None and method.name != "__init__":
+            raise _unknown(module, f"{method.name}, of which nobody says what it returns,", STUB)
         text = _docstring(method)
         return ast.FunctionDef(
             name=method.name,
@@ -138,10 +151,12 @@ class _Writer:
             return None
         waiting: ast.expr = _WithThreads().visit(node)
         for part in ast.walk(waiting):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value in module.origins:
+                raise _unknown(module, ast.unparse(waiting), STUB)  # a type in quotes
+            name = part.id if isinstance(part, ast.Name) else part.attr if isinstance(part, ast.Attribute) else ""
+            if name.startswith(_AWAITED) or "asyncio" in module.origins.get(name, "").split(" import ")[0].split():
+                raise _unknown(module, ast.unparse(waiting), STUB)
             if isinstance(part, ast.Name):
-                if part.id.startswith(_AWAITED):
-                    what = ast.unparse(waiting)
-                    raise ContractError(f"{module.name}: what is {what} without await? {STUB} has to know.")
                 self.need(part.id, module)
         return waiting
 
@@ -161,6 +176,25 @@ class _WithThreads(ast.NodeTransformer):
         if ast.unparse(node) == "asyncio.Event":
             return ast.Attribute(ast.Name("threading"), "Event")
         return self.generic_visit(node)
+
+
+def _unknown(module: _Module, what: str, who: object) -> ContractError:
+    return ContractError(f"{module.name}: what is {what} without await? {who} has to know.")
+
+
+def _import(item: ast.alias) -> str:
+    return f"import {item.name}" + (f" as {item.asname}" if item.asname else "")
+
+
+def _is_known(node: ast.AST) -> bool:
+    """Whether it is among what a class of operations may have: methods, a docstring, bases, and what is private."""
+    if isinstance(node, ast.Assign):
+        return all(isinstance(target, ast.Name) and target.id.startswith("_") for target in node.targets)
+    if isinstance(node, ast.AnnAssign):
+        return isinstance(node.target, ast.Name) and node.target.id.startswith("_")
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Name) or (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    )
 
 
 def _typed(methods: list[_Method]) -> list[_Method]:
@@ -210,6 +244,9 @@ def blocking_stub(root: Path, generated: dict[Path, str]) -> dict[Path, str]:
     ours = writer.module(_BLOCKING).class_named("Nudgescribe")
     resources: list[ast.stmt] = []
     attributes: list[ast.stmt] = []
+    for node in theirs.body:
+        if isinstance(node, _Method) and not node.name.startswith("_") and node.name not in _CLIENTS_OWN:
+            raise _unknown(client, node.name, "nudgescribe_async.blocking.facade")
     for name, kind in _parts(theirs):
         resource = writer.resource(writer.home(client, kind), kind)
         if resource is not None:
@@ -229,10 +266,15 @@ def blocking_stub(root: Path, generated: dict[Path, str]) -> dict[Path, str]:
 
 def _parts(client: ast.ClassDef) -> list[tuple[str, str]]:
     """The public attributes that a client sets, and the classes that it makes them of."""
-    return [
-        (target.attr, node.value.func.id)
-        for node in ast.walk(client)
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name)
-        for target in node.targets
-        if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self" and not target.attr.startswith("_")
-    ]
+    found: list[tuple[str, str]] = []
+    for node in ast.walk(client):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            if not isinstance(target, ast.Attribute) or ast.unparse(target.value) != "self":
+                continue
+            value = node.value if isinstance(node, ast.Assign) else None
+            if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+                found.append((target.attr, value.func.id))
+            elif not target.attr.startswith("_"):
+                raise ContractError(f"{_CLIENT}: what is {ast.unparse(node)} without await? {_BLOCKING} has to know.")
+    return [(name, kind) for name, kind in found if not name.startswith("_")]
