@@ -68,10 +68,14 @@ class NoTokens:
 class Deaf:
     """Nobody listens."""
 
+    spans_heard = False
+
     def heard(self, _: object) -> bool:
         return False
 
     def emit(self, _: object) -> None: ...
+
+    def job(self, *_: object) -> None: ...
 
 
 def _nothing(_: Nudgescribe) -> None: ...
