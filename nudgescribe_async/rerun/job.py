@@ -407,7 +407,7 @@ class _Job:
         for campaign_id in left:
             if self._halt:
                 return
-            await self._belonging(campaign_id, self._started(campaign_id, starter, ledger, follow))
+            await self._belonging(campaign_id, partial(self._started, campaign_id, starter, ledger, follow))
 
     async def _started(self, campaign_id: str, starter: Starter, ledger: Ledger, follow: Callable[[str], None]) -> None:
         await self._guarded(starter.start(campaign_id))
@@ -424,18 +424,18 @@ class _Job:
             self._finish(campaign_id, ledger)
 
         if asked.follow:
-            tasks.create_task(self._belonging(campaign_id, follow()), name="nudgescribe rerun")
+            tasks.create_task(self._belonging(campaign_id, follow), name="nudgescribe rerun")
         else:
             self._finish(campaign_id, ledger)
 
-    async def _belonging(self, campaign_id: str, work: Coroutine[object, object, None]) -> None:
+    async def _belonging(self, campaign_id: str, work: Callable[[], Coroutine[object, object, None]]) -> None:
         """Work on a campaign: in a task of its own only if it must be known where its calls belong."""
         if self._job is None:
-            await work
+            await work()
             return
         if campaign_id not in self._campaigns:
             self._campaigns[campaign_id] = self._job.begin(OPERATION, "rerun", campaign_id=campaign_id)
-        await self._campaigns[campaign_id].task(work, name="nudgescribe rerun")
+        await self._campaigns[campaign_id].task(work(), name="nudgescribe rerun")
 
     def _end_campaign(self, campaign_id: str, ledger: Ledger) -> None:
         if (job := self._campaigns.pop(campaign_id, None)) is not None:
