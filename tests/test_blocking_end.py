@@ -232,8 +232,9 @@ def test_reruns_go_on_after_ctrl_c_and_the_error_has_their_report(tmp_path: Path
     with running() as live, client(live) as ns:
         journal = tmp_path / "j.db"
         plan = [RerunRequest(live.example.campaigns[WELCOME], live.example.customer_groups["Returning customers"])]
+        once = iter([interrupt])  # a third time, nobody would wait for the report
         with pytest.raises(KeyboardInterrupt) as caught:
-            ns.reruns.run(plan, journal=journal, settle=0.05, on_event=lambda _: interrupt())
+            ns.reruns.run(plan, journal=journal, settle=0.05, on_event=lambda _: next(once, int)())
         cause = caught.value.__cause__
         assert isinstance(cause, asyncio.CancelledError)
         assert isinstance(getattr(cause, "report", None), RerunReport)
