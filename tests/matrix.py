@@ -59,8 +59,8 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 API_CODE = "code-MARKED-4d81"
 _READ = 0.8  # a stalled answer is given up after so many seconds
-_DEADLINE = 1.5
-_LATE = 2.5  # more than the deadline
+_DEADLINE = 3.0  # long enough to send a request in on a busy machine
+_LATE = 5.0  # more than the deadline
 
 Ids = Mapping[str, str]
 Call = Callable[[Nudgescribe, Ids, CallOptions | None], Awaitable[object]]
