@@ -113,6 +113,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def matrix(session: nox.Session) -> None:
+    """Every operation, every fault, every transport; CI has all of it over aiohttp, and what is thorough over the others."""
+    session.install(f".[{EXTRAS}]", *group("tests"))
+    session.run("pytest", "tests/test_matrix.py", *session.posargs, env={"NUDGESCRIBE_TEST_MATRIX": "whole"})
+
+
+@nox.session
 def crash(session: nox.Session) -> None:
     """Ten ``kill -9`` of an export of 200,000 customers in each format, and of a download; CI has a short form."""
     session.install(".[sandbox,speed,parquet,fsspec,crypto]", *group("tests"))

@@ -8,6 +8,7 @@ word, not the client's.
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -268,6 +269,10 @@ THOROUGH = {
 """Where a fault befalls every attempt, too, as for all that is unsafe; one of each kind shows it."""
 
 
+WHOLE = "NUDGESCRIBE_TEST_MATRIX" in os.environ
+"""Whether the other transports have all rows, too (``nox -s matrix``); else those that are thorough, which are of each kind."""
+
+
 def cells() -> Iterator[object]:
     for transport in TRANSPORTS:
         here = pytest.mark.skipif(find_spec(transport) is None, reason=f"{transport} is not installed")
@@ -277,6 +282,8 @@ def cells() -> Iterator[object]:
                     # Where a second request is never sent, it does not matter what would become of it.
                     once_is_enough = trouble.back in {Back.ANSWER, Back.FINAL, Back.NONSENSE, Back.TOO_LATE}
                     thorough = row.retry == "unsafe" or row.name in THOROUGH
+                    if transport != "aiohttp" and not thorough and not WHOLE:
+                        continue
                     for forever in (False,) if once_is_enough or not thorough else (False, True):
                         name = f"{row.name}-{trouble.name}-{'always' if forever else 'once'}-{transport}"
                         # All of it is run once; in debug mode, which is slower, what is thorough is enough.

@@ -19,6 +19,7 @@ GOALS = (
     "pages-floor",
     "pages-httpx",
     "pages-generated",
+    "transports-floor",
     "latency-20",
     "latency-20-letter",
     "latency-floor",

@@ -1,6 +1,6 @@
 """A transport over ``pyreqwest`` (extra ``pyreqwest``): HTTP in Rust, in a thread beside that of the event loop.
 
-The fastest, above all where pages are large. What happens when several things happen at once:
+Faster than aiohttp where answers are small; ``docs/benchmarks`` has the figures. What happens when several things happen at once:
 
 =====================  ============================================================================
 many ``send`` at once  allowed; ``limit`` of them are under way, the others wait
