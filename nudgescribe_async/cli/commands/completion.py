@@ -14,7 +14,7 @@ __all__ = ["completion"]
 
 def completion(
     shell: Annotated[
-        Literal["bash", "zsh", "fish", "powershell"] | None,
+        Literal["zsh", "bash", "fish", "powershell"] | None,  # in cyclopts' order: typing takes one order for the other
         Parameter(show_default=False, help="The shell; the one that this runs in, if left out."),
     ] = None,
     /,
