@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dis
+import errno
 import gc
 import os
 import signal
@@ -13,13 +14,14 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from blocking_service import JANUARY, PATIENCE, WELCOME, client, for_ever, interrupt, loop_threads, running, seen
 
-from nudgescribe_async import Nudgescribe, RerunReport, RerunRequest, blocking
+from nudgescribe_async import ClientClosedError, Nudgescribe, RerunReport, RerunRequest, blocking
 from nudgescribe_async.blocking import loop_thread
 from nudgescribe_async.events import RequestFinished, RequestStarted
 from nudgescribe_async.sandbox import Delay
@@ -271,9 +273,11 @@ def test_ctrl_c_before_the_call_has_begun(ns: blocking.Nudgescribe, monkeypatch:
     life, begun, go_on = ns._thread._life, threading.Event(), threading.Event()
     post = life._post
 
-    def posted(callback: Callable[[], object]) -> None:
-        post(callback)
-        go_on.set()
+    def posted(callback: Callable[[], object]) -> bool:
+        taken = post(callback)
+        if not isinstance(callback, partial):  # it is not the beginning, but the end
+            go_on.set()
+        return taken
 
     async def hold_the_loop_up(_: Nudgescribe) -> None:
         begun.set()
@@ -355,6 +359,64 @@ def test_ctrl_c_while_the_thread_is_begun(
         assert ns.campaigns.list()
         assert len(loop_threads()) == 1
     assert not loop_threads()
+
+
+def test_a_thread_without_an_event_loop_says_so_to_all_who_wait(
+    live: ThreadedSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many open files, for instance; the next call tries again, and closing does not wait for ever."""
+    asked, go_on = threading.Event(), threading.Event()
+    failures: list[Exception] = []
+
+    def refuse() -> asyncio.AbstractEventLoop:
+        asked.set()
+        go_on.wait(PATIENCE)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def call(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except OSError as error:
+            failures.append(error)
+
+    ns = client(live)
+    callers = [threading.Thread(target=call, args=(ns.campaigns.list,)) for _ in range(3)]
+    again = threading.Thread(target=call, args=(ns.campaigns.list,))
+    closing = threading.Thread(target=call, args=(ns.close,))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_thread, "_new_event_loop", refuse)
+        for thread in callers:
+            thread.start()
+        assert asked.wait(PATIENCE)
+        while len(ns._thread._life._jobs) < len(callers):
+            time.sleep(0.001)
+        go_on.set()
+        for thread in callers:
+            thread.join(PATIENCE)
+        assert [str(failure) for failure in failures] == ["[Errno 24] Too many open files"] * 3
+        assert not loop_threads()
+
+        asked.clear()
+        go_on.clear()
+        again.start()
+        assert asked.wait(PATIENCE)
+        closing.start()
+        while not ns._thread._life._posted[1:]:
+            time.sleep(0.001)
+        go_on.set()
+        again.join(PATIENCE)
+        closing.join(PATIENCE)
+    assert len(failures) == 5
+    assert not loop_threads()
+    with pytest.raises(ClientClosedError):
+        ns.campaigns.list()
+
+    with client(live) as ns, monkeypatch.context() as patch:
+        patch.setattr(loop_thread, "_new_event_loop", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            ns.campaigns.list()
+        patch.undo()
+        assert ns.campaigns.list()
 
 
 @pytest.mark.parametrize("first", [True, False])

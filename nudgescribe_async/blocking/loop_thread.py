@@ -21,6 +21,7 @@ import os
 import threading
 import warnings
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from nudgescribe_async.errors import ClientClosedError, ConfigurationError
@@ -129,6 +130,9 @@ class _Life:
         self._process = os.getpid()
         self._thread: _Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        # What the thread does first, if its loop is not there yet. It makes the loop itself: in the thread that calls, whoever
+        # is interrupted in the wrong moment would lose an open one.
+        self._posted: list[Callable[[], object]] = []
         self._jobs: set[_Job[Any]] = set()
         self._forgotten = False
 
@@ -158,31 +162,33 @@ class _Life:
         with self._lock:
             if self.stop.is_set():
                 raise ClientClosedError(_CLOSED)
-            if self._loop is None:
+            if self._thread is None:
                 self._start()
-            assert self._loop is not None  # noqa: S101 - see above
             job.forget = self._jobs.discard
             self._jobs.add(job)
             job.taken = True
-            try:
-                self._loop.call_soon_threadsafe(self._begin, job)
-            except RuntimeError:  # it has just ended, of itself
+            if not self._post(partial(self._begin, job)):  # it has just ended, of itself
                 job.fail(ClientClosedError(_CLOSED))
 
     def _start(self) -> None:
         self._process = os.getpid()
-        loops = [_new_event_loop()]  # whoever takes it out has it: the thread, or who gives up beginning one
-        thread = _Thread(target=self._live, args=(loops,), name="nudgescribe event loop", daemon=True)
+        turn = [None]  # whoever takes it out has it: the thread, which lives, or who gives up beginning one
+        thread = _Thread(target=self._live, args=(turn,), name="nudgescribe event loop", daemon=True)
         try:
-            self._thread, self._loop = thread, loops[0]
+            self._thread = thread
             _LIVING.add(self)
             thread.start()
         except BaseException:
             with contextlib.suppress(IndexError):  # it was interrupted while it waited for a thread that lives by now
-                loops.pop().close()
-                self._thread = self._loop = None
-                _LIVING.discard(self)
+                turn.pop()
+                self._forget_thread()
             raise
+
+    def _forget_thread(self) -> None:
+        """The next call begins another."""
+        self._thread = None
+        self._posted.clear()
+        _LIVING.discard(self)
 
     def give_up(self, job: _Job[Any]) -> BaseException | None:
         """Cancel it and wait; interrupted again, do so again; and then no more. What it raised, as far as that is known."""
@@ -193,18 +199,28 @@ class _Life:
                 break
         return job.error
 
-    def _post(self, callback: Callable[[], object]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and all jobs have ended
-            assert self._loop is not None  # noqa: S101 - called of those that have begun
-            self._loop.call_soon_threadsafe(callback)
+    def _post(self, callback: Callable[[], object]) -> bool:
+        """Have it called in the loop, if that has not ended."""
+        with self._lock:
+            if self._loop is None:
+                self._posted.append(callback)
+                return True
+            try:
+                self._loop.call_soon_threadsafe(callback)
+            except RuntimeError:  # the loop is closed, and all jobs have ended
+                return False
+            return True
 
     def end(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self.stop.set()
+        while True:
+            with self._lock:
+                if (thread := self._thread) is None:
+                    self.stop.set()
+                    return
+            self._post(self.stop.set)
+            thread.join()
+            if self.stop.is_set():  # else it could not make its loop
                 return
-        self._post(self.stop.set)
-        self._thread.join()
 
     def abandon(self, front: LoopThread) -> None:
         """Nobody can call any more, or wait: let the thread end, and say so."""
@@ -230,11 +246,24 @@ class _Life:
         else:
             job.begin(_Frame(self))
 
-    def _live(self, loops: list[asyncio.AbstractEventLoop]) -> None:
+    def _live(self, turn: list[None]) -> None:
         try:
-            loop = loops.pop()
+            turn.pop()
         except IndexError:
             return
+        try:
+            loop = _new_event_loop()
+        except Exception as error:  # noqa: BLE001 - too many open files, for instance: for those who call
+            with self._lock:
+                left = [*self._jobs]
+                self._forget_thread()
+            for job in left:
+                job.fail(error)
+            return
+        with self._lock:
+            self._loop = loop
+            while self._posted:
+                loop.call_soon(self._posted.pop(0))
         try:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 try:
