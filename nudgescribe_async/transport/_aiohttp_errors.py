@@ -8,7 +8,7 @@ No text here holds a query, a user name or the value of a header.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import aiohttp
 from aiohttp.client_exceptions import TooManyRedirects, UnixClientConnectorError
@@ -23,19 +23,26 @@ from nudgescribe_async.errors import (
     OutcomeUnknownError,
     RequestNotSentError,
 )
-from nudgescribe_async.transport._failures import address_of, in_seconds, masked, reason_of, secrets_of
+from nudgescribe_async.transport._failures import (
+    Outcome,
+    address_of,
+    chain,
+    in_seconds,
+    masked,
+    outcome_of,
+    reason_of,
+    secrets_of,
+)
 
 if TYPE_CHECKING:
     from nudgescribe_async.transport import Request
 
 __all__ = ["OUTCOMES", "mapped", "without_secrets"]
 
-_Outcome: TypeAlias = type[ConfigurationError] | type[RequestNotSentError] | type[OutcomeUnknownError]
-
 # Every exception of aiohttp's client, by what the server can have seen. A test walks over all of
 # them, so that one that a new aiohttp brings is noticed. Where it is known that no byte of the
 # request had left, ``OutcomeUnknownError`` becomes ``RequestNotSentError``.
-OUTCOMES: Final[dict[type[BaseException], _Outcome]] = {
+OUTCOMES: Final[dict[type[BaseException], Outcome]] = {
     # No connection, so no request.
     aiohttp.ClientConnectorError: RequestNotSentError,
     aiohttp.ClientConnectorDNSError: RequestNotSentError,
@@ -92,11 +99,7 @@ def mapped(error: Exception, request: Request, *, reached: bool | None) -> Nudge
         request: the request that it ended.
         reached: whether anything was handed to a connection, if that is known.
     """
-    outcome = next(OUTCOMES[cls] for cls in type(error).__mro__ if cls in OUTCOMES)
-    if reached is True:
-        outcome = OutcomeUnknownError
-    elif reached is False and outcome is OutcomeUnknownError:
-        outcome = RequestNotSentError
+    outcome = outcome_of(error, OUTCOMES, reached=reached)
     if outcome is ConfigurationError:
         return ConfigurationError(f"aiohttp cannot send this request{_harmless(error, request)}. Nothing was sent.")
     what = _what_happened(error, address_of(request), request, outcome)
@@ -105,7 +108,7 @@ def mapped(error: Exception, request: Request, *, reached: bool | None) -> Nudge
     return OutcomeUnknownError(what)
 
 
-def _what_happened(error: Exception, where: str, request: Request, outcome: _Outcome) -> str:
+def _what_happened(error: Exception, where: str, request: Request, outcome: Outcome) -> str:
     match error:
         case aiohttp.ClientConnectorCertificateError():
             reason = getattr(error.certificate_error, "verify_message", "") or "it does not fit"
@@ -157,10 +160,7 @@ def without_secrets(error: BaseException, request: Request) -> BaseException:
     secrets = secrets_of(request)
     if isinstance(error, aiohttp.InvalidURL):  # it keeps the URL where nobody else can reach
         return type(error)(str(_without(str(error), secrets)))
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
+    for link in chain(error):
         link.__traceback__ = None  # the frames of aiohttp's parser hold the answer as it came
         if isinstance(link, aiohttp.ClientResponseError):
             bare = aiohttp.RequestInfo(
@@ -182,7 +182,6 @@ def without_secrets(error: BaseException, request: Request) -> BaseException:
                 link.args = (link.message,)
             elif isinstance(link, OSError) and isinstance(link.strerror, str):
                 link.strerror = str(_without(link.strerror, secrets))
-        link = link.__cause__ or link.__context__
     return error
 
 

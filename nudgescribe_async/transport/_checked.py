@@ -29,7 +29,9 @@ __all__ = [
     "has_unusable",
     "positive",
     "proxy_of_environment",
+    "refuse_beside",
     "refuse_plain_http_through",
+    "refuse_useless",
     "without_text",
 ]
 
@@ -139,6 +141,26 @@ def positive(name: str, number: float) -> float:
     if not number > 0:
         raise ConfigurationError(f"{name} must be more than 0, not {number}.")
     return number
+
+
+def refuse_beside(what: str, **given: bool) -> None:
+    """No options of a library's object beside the object itself, which has its own.
+
+    Args:
+        what: the argument that takes the object.
+        given: whether each of the options was given.
+    """
+    names = ", ".join(name for name, is_given in given.items() if is_given)
+    if names:
+        raise ConfigurationError(
+            f"{names} cannot be given together with {what}: set it on the {what}, or give no {what}."
+        )
+
+
+def refuse_useless(proxy_headers: Mapping[str, str] | None, *, has_proxy: bool) -> None:
+    """No headers for a proxy that there is not."""
+    if proxy_headers is not None and not has_proxy:
+        raise ConfigurationError("proxy_headers needs proxy or trust_env: without a proxy nobody gets them.")
 
 
 def checked_proxy(text: str) -> str:

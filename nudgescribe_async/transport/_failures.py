@@ -5,15 +5,35 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 from urllib.parse import urlsplit
 
+from nudgescribe_async.errors import ConfigurationError, OutcomeUnknownError, RequestNotSentError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from nudgescribe_async.transport import Request
 
-__all__ = ["address_of", "chain", "in_seconds", "masked", "reason_of", "secrets_of"]
+__all__ = ["Outcome", "address_of", "chain", "in_seconds", "masked", "outcome_of", "reason_of", "secrets_of"]
+
+Outcome: TypeAlias = type[ConfigurationError] | type[RequestNotSentError] | type[OutcomeUnknownError]
+
+
+def outcome_of(error: Exception, outcomes: Mapping[type[BaseException], Outcome], *, reached: bool | None) -> Outcome:
+    """What the server can have seen, by the class of an error and by what the transport knows of the request.
+
+    Args:
+        error: what the library has raised.
+        outcomes: its exceptions; those of an unlisted class count as their nearest base.
+        reached: whether anything was handed to a connection, if that is known.
+    """
+    outcome = next(outcomes[cls] for cls in type(error).__mro__ if cls in outcomes)
+    if reached is True:
+        return OutcomeUnknownError
+    if reached is False and outcome is OutcomeUnknownError:
+        return RequestNotSentError
+    return outcome
 
 
 def address_of(request: Request) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
@@ -19,18 +19,25 @@ from nudgescribe_async.errors import (
     OutcomeUnknownError,
     RequestNotSentError,
 )
-from nudgescribe_async.transport._failures import address_of, chain, in_seconds, masked, reason_of, secrets_of
+from nudgescribe_async.transport._failures import (
+    Outcome,
+    address_of,
+    chain,
+    in_seconds,
+    masked,
+    outcome_of,
+    reason_of,
+    secrets_of,
+)
 
 if TYPE_CHECKING:
     from nudgescribe_async.transport import Request
 
 __all__ = ["OUTCOMES", "mapped", "without_secrets"]
 
-_Outcome: TypeAlias = type[ConfigurationError] | type[RequestNotSentError] | type[OutcomeUnknownError]
-
 # Every exception of httpx that a transport can raise, by what the server can have seen. A test walks over all of them,
 # so that one that a new httpx brings is noticed.
-OUTCOMES: Final[dict[type[BaseException], _Outcome]] = {
+OUTCOMES: Final[dict[type[BaseException], Outcome]] = {
     # No connection, so no request.
     httpx.ConnectError: RequestNotSentError,
     httpx.ConnectTimeout: RequestNotSentError,
@@ -72,11 +79,7 @@ def mapped(error: Exception, request: Request, *, reached: bool | None) -> Nudge
         request: the request that it ended.
         reached: whether anything was handed to a connection, if that is known.
     """
-    outcome = next(OUTCOMES[cls] for cls in type(error).__mro__ if cls in OUTCOMES)
-    if reached is True:
-        outcome = OutcomeUnknownError
-    elif reached is False and outcome is OutcomeUnknownError:
-        outcome = RequestNotSentError
+    outcome = outcome_of(error, OUTCOMES, reached=reached)
     if outcome is ConfigurationError:
         return ConfigurationError("httpx cannot send this request: its URL is not one for it. Nothing was sent.")
     what = _what_happened(error, address_of(request), request, outcome)
@@ -85,7 +88,7 @@ def mapped(error: Exception, request: Request, *, reached: bool | None) -> Nudge
     return OutcomeUnknownError(what)
 
 
-def _what_happened(error: Exception, where: str, request: Request, outcome: _Outcome) -> str:
+def _what_happened(error: Exception, where: str, request: Request, outcome: Outcome) -> str:
     system = next((link for link in chain(error) if isinstance(link, OSError) and link.errno), None)
     match error:
         case httpx.ConnectTimeout() | httpx.PoolTimeout():

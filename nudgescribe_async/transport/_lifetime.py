@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from nudgescribe_async.errors import ClientClosedError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-__all__ = ["Lifetime"]
+__all__ = ["CLOSED_MEANWHILE", "Lifetime"]
+
+CLOSED_MEANWHILE: Final = "The transport was closed while the request waited for a connection. Nothing was sent."
 
 
 class Lifetime:
@@ -18,13 +20,16 @@ class Lifetime:
 
     Closing happens once, however many tasks ask for it. Whoever is cancelled while waiting for it leaves it going.
 
+    Args:
+        loop: the event loop that it belongs to; if left out, that of the first ``send``.
+
     Attributes:
         closed: whether nothing more may be sent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.closed = False
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = loop
         self._closing: asyncio.Task[None] | None = None
 
     def enter(self) -> asyncio.AbstractEventLoop:

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from nudgescribe_async.transport import StreamBody
 
-__all__ = ["PIECE", "Upload"]
+__all__ = ["PIECE", "Upload", "wrong_length"]
 
-PIECE: Final = 256 * 1024  # a body in memory is written in pieces, so that a server that takes its time is seen to
+PIECE: Final = 256 * 1024
+"""Bytes of a body in memory that are written at once: no write holds the loop up for long, and a server that takes its time
+is noticed."""
 
 
 class UploadCutOffError(Exception):
@@ -92,12 +94,12 @@ class Upload:
                 chunk = await anext(self._stream, None)
                 if chunk is None:
                     if body.length is not None and self._given < body.length:
-                        raise _wrong_length(f"{self._given:,} bytes instead of the {body.length:,}")
+                        raise wrong_length(f"{self._given:,} bytes instead of the {body.length:,}")
                     self._ended = True
                 elif chunk:
                     self._given += len(chunk)
                     if body.length is not None and self._given > body.length:
-                        raise _wrong_length(f"more than the {body.length:,} bytes")
+                        raise wrong_length(f"more than the {body.length:,} bytes")
                     if body.length is None or self._given < body.length:
                         return chunk
                     self._held = chunk
@@ -131,7 +133,8 @@ class Upload:
             raise cancelled
 
 
-def _wrong_length(what: str) -> ConfigurationError:
+def wrong_length(what: str) -> ConfigurationError:
+    """What to raise for a stream that gave ``what`` instead of what it announced."""
     return ConfigurationError(
         f"The stream of the body gave {what} that its length announced. The request was cut off before its end,"
         " so the server has not seen a whole one. Did the file change while it was sent?"

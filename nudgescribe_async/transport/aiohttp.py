@@ -24,7 +24,7 @@ import select
 import socket
 import weakref
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import aiohttp
@@ -45,9 +45,13 @@ from nudgescribe_async.transport._checked import (
     has_unusable,
     positive,
     proxy_of_environment,
+    refuse_beside,
     refuse_plain_http_through,
+    refuse_useless,
     without_text,
 )
+from nudgescribe_async.transport._lifetime import CLOSED_MEANWHILE, Lifetime
+from nudgescribe_async.transport._upload import PIECE, wrong_length
 
 if TYPE_CHECKING:
     import ssl
@@ -60,11 +64,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AiohttpTransport"]
 
-PIECE: Final = 256 * 1024  # a body in memory is written in pieces, so that no write holds up the loop for long
 SMALL: Final = 16 * 1024  # what the buffers of a connection take in any case
 CLOSE_GRACE: Final = 2.0  # seconds that closing connections may take before they are cut
-
-CLOSED_MEANWHILE: Final = "The transport was closed while the request waited for a connection. Nothing was sent."
 
 _NOT_ADDED = (hdrs.CONTENT_TYPE,)
 
@@ -113,7 +114,8 @@ class AiohttpTransport:
         read_buffer: int = 64 * 1024,
     ) -> None:
         if session is not None:
-            _refuse_options_of_own_session(
+            refuse_beside(
+                "session",
                 proxy=proxy is not None,
                 proxy_headers=proxy_headers is not None,
                 trust_env=trust_env,
@@ -123,8 +125,7 @@ class AiohttpTransport:
                 keepalive_timeout=keepalive_timeout != 15.0,
                 read_buffer=read_buffer != 64 * 1024,
             )
-        if proxy_headers is not None and proxy is None and not trust_env:
-            raise ConfigurationError("proxy_headers needs proxy or trust_env: without a proxy nobody gets them.")
+        refuse_useless(proxy_headers, has_proxy=proxy is not None or trust_env)
         self._session = session
         self._owns_session = session is None
         self._proxy = None if proxy is None else _proxy_url(proxy)
@@ -137,16 +138,15 @@ class AiohttpTransport:
         self._read_buffer = int(positive("read_buffer", read_buffer))
         self._sockets = _Sockets()
         self._urls: dict[str, URL] = {}
-        self._closed = False
-        self._closing: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        loop: asyncio.AbstractEventLoop | None = None
         if session is not None:
             with suppress(RuntimeError):
-                self._loop = asyncio.get_running_loop()
+                loop = asyncio.get_running_loop()
+        self._lifetime = Lifetime(loop)
 
     def __repr__(self) -> str:
         session = "its own session" if self._owns_session else "a given session"
-        return f"<AiohttpTransport with {session}{', closed' if self._closed else ''}>"
+        return f"<AiohttpTransport with {session}{', closed' if self._lifetime.closed else ''}>"
 
     async def send(self, request: Request) -> Response:  # noqa: RET503 - _raise does not return
         """Send the request exactly once; return when the headers of the answer are here.
@@ -225,18 +225,10 @@ class AiohttpTransport:
         May be called more than once, by several tasks, and before the first ``send``. Requests on
         their way are cut off. If the waiting is cancelled, the closing goes on by itself.
         """
-        self._closed = True
         if self._session is None or not self._owns_session:
-            return
-        running = asyncio.get_running_loop()
-        if self._closing is None:
-            if self._loop is not None and self._loop is not running and not self._loop.is_closed():
-                raise ConfigurationError("The transport was used in another event loop: close it there.")
-            self._closing = running.create_task(self._close(self._session))
-        if self._closing.done():
-            self._closing.result()
+            self._lifetime.closed = True
         else:
-            await asyncio.shield(self._closing)
+            await self._lifetime.leave(partial(self._close, self._session))
 
     async def _close(self, session: aiohttp.ClientSession) -> None:
         closing = asyncio.ensure_future(session.close())
@@ -251,16 +243,7 @@ class AiohttpTransport:
         await self.aclose()
 
     def _ready_session(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise ClientClosedError("The transport is closed. Nothing was sent.")
-        running = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = running
-        if self._loop is not running:
-            raise ConfigurationError(
-                "The transport belongs to the event loop that used it first, and this is another one:"
-                " make one transport for each event loop. Nothing was sent."
-            )
+        self._lifetime.enter()
         if self._session is None:
             self._session = self._new_session()
         if self._session.closed:
@@ -283,7 +266,7 @@ class AiohttpTransport:
         )
 
     def _is_closed(self) -> bool:
-        return self._closed or (self._session is not None and self._session.closed)
+        return self._lifetime.closed or (self._session is not None and self._session.closed)
 
     def _raise(self, failure: Exception, request: Request, body: _Body | None, *, answered: bool) -> NoReturn:
         if body is not None and body.error is not None:
@@ -486,10 +469,7 @@ class _Body(aiohttp.Payload):
             raise
 
     def _wrong_length(self, what: str) -> NoReturn:
-        self.error = ConfigurationError(
-            f"The stream of the body gave {what} that its length announced. The request was cut off before its end,"
-            " so the server has not seen a whole one. Did the file change while it was sent?"
-        )
+        self.error = wrong_length(what)
         raise self.error
 
     async def _piece(self, writer: AbstractStreamWriter, data: bytes | memoryview) -> None:
@@ -617,14 +597,6 @@ class _Sockets:
 
 
 # Checks before anything is sent
-
-
-def _refuse_options_of_own_session(**given: bool) -> None:
-    names = [name for name, is_given in given.items() if is_given]
-    if names:
-        raise ConfigurationError(
-            f"{', '.join(names)} cannot be given together with session: set it on the session, or give no session."
-        )
 
 
 def _checked_url(text: str) -> URL:

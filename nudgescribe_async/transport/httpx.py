@@ -38,11 +38,13 @@ from nudgescribe_async.transport._checked import (
     checked_url,
     positive,
     proxy_of_environment,
+    refuse_beside,
     refuse_plain_http_through,
+    refuse_useless,
     without_text,
 )
 from nudgescribe_async.transport._failures import address_of
-from nudgescribe_async.transport._lifetime import Lifetime
+from nudgescribe_async.transport._lifetime import CLOSED_MEANWHILE, Lifetime
 from nudgescribe_async.transport._upload import PIECE, Upload
 
 try:
@@ -63,7 +65,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpxTransport"]
 
-CLOSED_MEANWHILE: Final = "The transport was closed while the request waited for a connection. Nothing was sent."
 
 # Built once, when this module is loaded: it takes some 16 ms, for which no call shall wait.
 _SYSTEM_TLS: Final = ssl.create_default_context()
@@ -110,20 +111,16 @@ class HttpxTransport:
                     "transport must be one of httpx's for asynchronous use, such as httpx.AsyncHTTPTransport(); "
                     f"{type(transport).__name__} is none."
                 )
-            given = {
-                "proxy": proxy is not None,
-                "proxy_headers": proxy_headers is not None,
-                "trust_env": trust_env,
-                "ssl_context": ssl_context is not None,
-                "limit": limit != 100,
-                "keepalive_timeout": keepalive_timeout != 15.0,
-            }
-            if names := ", ".join(name for name, is_given in given.items() if is_given):
-                raise ConfigurationError(
-                    f"{names} cannot be given together with transport: set it on the transport, or give none."
-                )
-        if proxy_headers is not None and proxy is None and not trust_env:
-            raise ConfigurationError("proxy_headers needs proxy or trust_env: without a proxy nobody gets them.")
+            refuse_beside(
+                "transport",
+                proxy=proxy is not None,
+                proxy_headers=proxy_headers is not None,
+                trust_env=trust_env,
+                ssl_context=ssl_context is not None,
+                limit=limit != 100,
+                keepalive_timeout=keepalive_timeout != 15.0,
+            )
+        refuse_useless(proxy_headers, has_proxy=proxy is not None or trust_env)
         self._given = transport
         self._proxy = None if proxy is None else checked_proxy(proxy)
         self._proxy_headers = None if proxy_headers is None else checked_headers(Headers(proxy_headers))

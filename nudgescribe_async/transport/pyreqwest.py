@@ -54,6 +54,7 @@ from nudgescribe_async.transport._checked import (
     positive,
     proxy_of_environment,
     refuse_plain_http_through,
+    refuse_useless,
     without_text,
 )
 from nudgescribe_async.transport._failures import address_of, in_seconds
@@ -120,8 +121,7 @@ class PyreqwestTransport:
         limit: int = 100,
         keepalive_timeout: float = 15.0,
     ) -> None:
-        if proxy_headers is not None and proxy is None and not trust_env:
-            raise ConfigurationError("proxy_headers needs proxy or trust_env: without a proxy nobody gets them.")
+        refuse_useless(proxy_headers, has_proxy=proxy is not None or trust_env)
         self._proxy = None if proxy is None else checked_proxy(proxy)
         self._proxy_headers = None if proxy_headers is None else checked_headers(Headers(proxy_headers))
         self._trust_env = trust_env
