@@ -10,6 +10,8 @@ import errno
 import hashlib
 import json
 import os
+import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +31,9 @@ __all__ = [
     "checksum",
     "flush_file",
     "flush_folder",
+    "is_private",
     "names_in",
+    "own_folder",
     "replace_file",
 ]
 
@@ -38,6 +42,23 @@ _NO_FLUSH = {errno.EINVAL, errno.ENOTSUP}
 """What file systems say that have no fsync for folders."""
 _SIGNATURE = 4096
 """How much is read of what a lock is signed with; bytes."""
+
+
+def own_folder() -> Path:
+    """Where this user's processes keep what is not for others, under the folder for temporary files.
+
+    Anybody may have made it before: see ``is_private``.
+    """
+    return Path(tempfile.gettempdir()) / f"nudgescribe-{os.getuid()}"
+
+
+def is_private(folder: Path) -> bool:
+    """Whether it is a folder of this user alone, and no link to one."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 def canonical(value: object) -> bytes:

@@ -18,6 +18,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+from nudgescribe_async.bulk.export.arrow import arrow_types
 from nudgescribe_async.errors import ConfigurationError
 from nudgescribe_async.spark.columns import chosen
 
@@ -79,16 +80,7 @@ class Batches:
 
     def __init__(self, fields: Sequence[Field], schema: StructType) -> None:
         pa = cast("Any", import_module("pyarrow"))
-        types = {
-            "text": pa.string(),
-            "json": pa.string(),
-            "whole": pa.int64(),
-            "flag": pa.bool_(),
-            "number": pa.float64(),
-            "currency": pa.decimal128(38, 4),
-            "date": pa.date32(),
-            "timestamp": pa.timestamp("us", tz="UTC"),
-        }
+        types = arrow_types() | {"whole": pa.int64(), "flag": pa.bool_()}
         self._arrow = pa
         self._schema = pa.schema(
             [

@@ -8,15 +8,13 @@ machine share them through a file that only their user may read, so that many ta
 from __future__ import annotations
 
 import logging
-import os
-import stat
-import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from attrs import field, frozen
 
+from nudgescribe_async.bulk.files import is_private, own_folder
 from nudgescribe_async.client import Nudgescribe
 from nudgescribe_async.errors import ConfigurationError
 from nudgescribe_async.shapes import Secret, hidden
@@ -168,13 +166,9 @@ class Connection:
 
 
 def _private_folder(given: str | None) -> Path:
-    """A folder that only the user of this process may look into.
-
-    Under the folder for temporary files anybody may have made it before, so it is used only if it is the user's own.
-    """
-    folder = Path(given) if given is not None else Path(tempfile.gettempdir()) / f"nudgescribe-{os.getuid()}"
+    """A folder that only the user of this process may look into."""
+    folder = Path(given) if given is not None else own_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not is_private(folder):
         raise ConfigurationError(f"{folder} is not a folder of yours alone (mode 0700).")
     return folder

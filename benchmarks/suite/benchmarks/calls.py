@@ -13,12 +13,16 @@ from suite.entrants import ENTRANTS
 from suite.figures import Bar, Cell, Chart, Goal, Outcome, Table, median_of, ratio
 
 CALLERS = (1, 8, 64, 512)
+TIMES = 1_000
 
 
-def call(context: Context) -> Outcome:
-    names, crew = context.present(ALL), context.crew
+def small_calls(
+    context: Context, names: Sequence[str], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """One small call after the other: by entrant, the µs of CPU and the µs that each takes."""
+    crew = context.crew
     url = crew.serve(Settings(pages=7, records=1))
-    times = context.amount(1_000, 20)
+    times = context.amount(TIMES, 20)
 
     def work(name: str) -> Callable[[], Cost]:
         def run() -> Cost:
@@ -30,9 +34,15 @@ def call(context: Context) -> Outcome:
 
     for name in names:
         work(name)()
-    costs = interleaved({name: work(name) for name in names}, context.turns(9), context.tell)
+    costs = interleaved({name: work(name) for name in names}, context.turns(rounds), context.tell)
     cpu = {name: [cost.cpu / times * 1e6 for cost in costs[name]] for name in names}
     wall = {name: [cost.wall / times * 1e6 for cost in costs[name]] for name in names}
+    return cpu, wall
+
+
+def call(context: Context) -> Outcome:
+    names = context.present(ALL)
+    cpu, wall = small_calls(context, names, 9)
     table = Table(
         title="One small call after the other",
         columns=("", "µs of CPU a call", "of the floor's", "µs a call"),
@@ -61,7 +71,7 @@ def call(context: Context) -> Outcome:
         )
     return Outcome(
         about=(
-            f"The number of pages of a group, {times:,} times, by one caller. The session, the token and the connection "
+            f"The number of pages of a group, {context.amount(TIMES, 20):,} times, by one caller. The session, the token and the connection "
             "are there already."
         ),
         tables=[table],

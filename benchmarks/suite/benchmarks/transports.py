@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from server import Settings
 
+from suite.benchmarks.calls import small_calls
 from suite.context import Context
-from suite.crew import Cost, interleaved
 from suite.entrants import ENTRANTS
 from suite.figures import Bar, Cell, Chart, Goal, Outcome, Table, median_of, ratio
 
@@ -79,22 +77,7 @@ def transports(context: Context) -> Outcome:
 
 
 def _calls(context: Context, names: list[str], samples: dict[str, list[float]]) -> Table:
-    crew = context.crew
-    url = crew.serve(Settings(pages=7, records=1))
-    times = context.amount(1_000, 20)
-
-    def work(name: str) -> Callable[[], Cost]:
-        def run() -> Cost:
-            crew.ask(name, url, "call", client="one by one", times=5)
-            return crew.ask(name, url, "call", client="one by one", times=times)
-
-        return run
-
-    for name in names:
-        work(name)()
-    costs = interleaved({name: work(name) for name in names}, context.turns(7), context.tell)
-    wall = {name: [cost.wall / times * 1e6 for cost in costs[name]] for name in names}
-    cpu = {name: [cost.cpu / times * 1e6 for cost in costs[name]] for name in names}
+    cpu, wall = small_calls(context, names, 7)
     samples |= {f"small call, {name}, CPU in µs": cpu[name] for name in names}
     samples |= {f"small call, {name}, µs": wall[name] for name in names}
     return Table(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from nudgescribe_async.endpoints.models import Customer
 
-__all__ = ["Arrow", "need_pyarrow", "pack"]
+__all__ = ["Arrow", "arrow_types", "need_pyarrow", "pack"]
 
 GROUP = 20_000
 """Rows from which on a row group ends; it ends with a page. All that is packed at once is in memory."""
@@ -50,6 +50,19 @@ def _parquet() -> Any:
     return import_module("pyarrow.parquet")
 
 
+def arrow_types() -> dict[str, Any]:
+    """The Arrow type of each kind of column."""
+    pa = _pyarrow()
+    return {
+        "text": pa.string(),
+        "json": pa.string(),
+        "number": pa.float64(),
+        "currency": pa.decimal128(38, 4),
+        "date": pa.date32(),
+        "timestamp": pa.timestamp("us", tz="UTC"),
+    }
+
+
 def _as_it_is(value: object, _: object) -> object:
     return value
 
@@ -67,17 +80,9 @@ class Arrow:
     }
 
     def __init__(self, columns: Columns) -> None:
-        pa = _pyarrow()
-        types = {
-            "text": pa.string(),
-            "json": pa.string(),
-            "number": pa.float64(),
-            "currency": pa.decimal128(38, 4),
-            "date": pa.date32(),
-            "timestamp": pa.timestamp("us", tz="UTC"),
-        }
+        types = arrow_types()
         self._columns = columns
-        self._schema = pa.schema([(column.name, types[column.kind]) for column in columns.all])
+        self._schema = _pyarrow().schema([(column.name, types[column.kind]) for column in columns.all])
 
     def head(self) -> bytes:
         """The types of the columns."""

@@ -7,10 +7,8 @@ the storage are searched for what is secret.
 from __future__ import annotations
 
 import json
-import os
 import re
 import stat
-import tempfile
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
 from nudgescribe_async.bulk.export.target import FOLDER_MANIFEST, MANIFEST, TAKEN
+from nudgescribe_async.bulk.files import is_private, own_folder
 from nudgescribe_async.errors import ConfigurationError, ExportError
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Remote:
         return self._plan.shown + (f"/{FOLDER_MANIFEST}" if self.takes_parts else MANIFEST)
 
     def _spool_folder(self) -> Path:
-        return self._spool if self._spool is not None else _everybodys_spool()
+        return self._spool if self._spool is not None else own_folder()
 
     def prepare(self) -> None:
         """Make the folder to write in, which nobody else may read; and see whether there is a storage of that kind."""
@@ -79,7 +78,7 @@ class Remote:
         if not folder.parent.is_dir():
             raise ExportError(f"There is no folder {folder.parent}. Make it first.")
         folder.mkdir(mode=0o700, exist_ok=True)
-        if not stat.S_ISDIR(folder.lstat().st_mode) or (self._spool is None and not _is_private(folder)):
+        if not stat.S_ISDIR(folder.lstat().st_mode) or (self._spool is None and not is_private(folder)):
             raise ExportError(f"{folder} is not a folder of yours alone. Give another one as spool=.")
         self._storage()
         self.work.mkdir(mode=0o700, exist_ok=True)
@@ -93,10 +92,10 @@ class Remote:
 
     def gate(self) -> Path:
         """Other arguments, or another spool, mean another folder to write in, and the same destination."""
-        folder = _everybodys_spool()
+        folder = own_folder()
         with suppress(OSError):
             folder.mkdir(mode=0o700, exist_ok=True)
-        if self._spool is not None and not _is_private(folder):
+        if self._spool is not None and not is_private(folder):
             folder = self._spool
         return folder / f"{sha256(self._plan.shown.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.lock"
 
@@ -321,19 +320,6 @@ class Remote:
             text = text.replace(secret, "***")
         text = re.sub(r"(?<=://)[^/\s]*@", "***@", text)
         return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def _everybodys_spool() -> Path:
-    return Path(tempfile.gettempdir()) / f"nudgescribe-{os.getuid()}"
-
-
-def _is_private(folder: Path) -> bool:
-    """Whether it is a folder of this user alone, and no link to one."""
-    try:
-        found = folder.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 def _written(secret: str) -> Iterator[str]:
