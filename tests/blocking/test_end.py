@@ -39,24 +39,6 @@ def shared() -> Iterator[ThreadedSandbox]:
         yield sandbox
 
 
-@pytest.fixture
-def live(shared: ThreadedSandbox) -> Iterator[ThreadedSandbox]:
-    yield shared
-    shared.clear_faults()
-
-
-@pytest.fixture
-def ns(live: ThreadedSandbox) -> Iterator[blocking.Nudgescribe]:
-    with client(live) as made:
-        yield made
-    assert not loop_threads()
-
-
-@pytest.fixture
-def group(live: ThreadedSandbox) -> str:
-    return live.example.customer_groups[JANUARY]
-
-
 # --- Ctrl-C -------------------------------------------------------------------------------------------------------------
 
 

@@ -33,23 +33,6 @@ def shared() -> Iterator[ThreadedSandbox]:
 
 
 @pytest.fixture
-def live(shared: ThreadedSandbox) -> Iterator[ThreadedSandbox]:
-    yield shared
-    shared.clear_faults()
-
-
-@pytest.fixture
-def ns(live: ThreadedSandbox) -> Iterator[blocking.Nudgescribe]:
-    with client(live) as made:
-        yield made
-
-
-@pytest.fixture
-def group(live: ThreadedSandbox) -> str:
-    return live.example.customer_groups[JANUARY]
-
-
-@pytest.fixture
 def ids(ns: blocking.Nudgescribe, group: str) -> list[str]:
     """As the async client has them."""
 

@@ -45,24 +45,6 @@ def shared() -> Iterator[ThreadedSandbox]:
         yield sandbox
 
 
-@pytest.fixture
-def live(shared: ThreadedSandbox) -> Iterator[ThreadedSandbox]:
-    yield shared
-    shared.clear_faults()
-
-
-@pytest.fixture
-def ns(live: ThreadedSandbox) -> Iterator[blocking.Nudgescribe]:
-    with client(live) as made:
-        yield made
-    assert not loop_threads()
-
-
-@pytest.fixture
-def group(live: ThreadedSandbox) -> str:
-    return live.example.customer_groups[JANUARY]
-
-
 # --- calls --------------------------------------------------------------------------------------------------------------
 
 
@@ -303,7 +285,7 @@ def test_a_client_is_not_pickled(ns: blocking.Nudgescribe) -> None:
 def test_in_a_forked_process_a_used_client_says_so(
     live: ThreadedSandbox, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a fork sees, in this process, for the sake of coverage; with a real one in ``test_blocking_end.py``."""
+    """What a fork sees, in this process, for the sake of coverage; with a real one in ``test_end.py``."""
     ns, unused = client(live), client(live)
     ns.campaigns.list()
     stream = ns.customers.iter(group)
