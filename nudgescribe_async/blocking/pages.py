@@ -1,4 +1,8 @@
-"""``PageIterator`` for ``for`` in place of ``async for``."""
+"""``PageIterator`` for ``for`` in place of ``async for``.
+
+It takes the pages of the asynchronous iterator from below its public side, which would give them one item at a time: a call
+into the event loop costs as much as some fifty items.
+"""
 
 from __future__ import annotations
 

@@ -185,7 +185,11 @@ async def test_cancelling_closes_the_file(
     assert all(file.closed for file in opened)
 
 
-@pytest.mark.parametrize("data", [b"", b"abc", bytearray(b"abc"), memoryview(b"abc"), bytes(2 * PIECE + 1)], ids=str)
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"abc", bytearray(b"abc"), memoryview(b"abc"), bytes(2 * PIECE + 1)],
+    ids=["none", "bytes", "bytearray", "memoryview", "many"],
+)
 async def test_bytes(data: Any) -> None:
     body = file_body(data)
     assert (body.length, body.replayable) == (len(data), True)
@@ -331,7 +335,7 @@ def test_an_empty_path_is_refused() -> None:
         file_body("")
 
 
-@pytest.mark.parametrize("source", [None, 7, ["rows"], object()], ids=str)
+@pytest.mark.parametrize("source", [None, 7, ["rows"], object()], ids=lambda source: type(source).__name__)
 def test_what_is_no_file(source: Any) -> None:
     with pytest.raises(TypeError, match="a path, bytes, a file opened with 'rb', a function"):
         file_body(source)
