@@ -614,13 +614,16 @@ class Session:
             except _NO_TOKEN as error:
                 await self._wait_without_token(call, error)
                 continue
-            if not renewed:
-                await self._wait_or_raise(call, outcome)
-            elif call.replayable:
-                replaced = status
-            else:
-                why = "there is a new token, but the body cannot be sent a second time"
-                raise call.final(outcome, not_repeated=why)
+            try:
+                if not renewed:
+                    await self._wait_or_raise(call, outcome)
+                elif call.replayable:
+                    replaced = status
+                else:
+                    why = "there is a new token, but the body cannot be sent a second time"
+                    raise call.final(outcome, not_repeated=why)
+            finally:
+                del outcome  # an error holds the frames that it came through, and would hold itself
 
     async def _renewed(self, call: Call, status: int | None) -> bool:
         """Whether there is another token for the call, which was answered with this status."""
@@ -644,15 +647,18 @@ class Session:
             if call.attempts and call.attempts[-1].status in (401, 403)
             else f"No token could be had, so nothing was sent: {why}."
         )
-        if not patient:
-            if isinstance(error, APIStatusError | AuthenticationError) and not call.may_have_taken_effect:
-                raise error
-            raise call.final(unsent) from error
-        call.without_token += 1
         try:
-            await self._wait_or_raise(call, unsent)
-        except NudgescribeError as failure:
-            raise failure from error
+            if not patient:
+                if isinstance(error, APIStatusError | AuthenticationError) and not call.may_have_taken_effect:
+                    raise error
+                raise call.final(unsent) from error
+            call.without_token += 1
+            try:
+                await self._wait_or_raise(call, unsent)
+            except NudgescribeError as failure:
+                raise failure from error
+        finally:
+            del error, unsent  # see _run
 
     async def _wait_or_raise(self, call: Call, failure: NudgescribeError) -> None:
         deadline = call.deadline
@@ -668,10 +674,14 @@ class Session:
             budget=math.inf if waits_its_turn else self._budget.left,
         )
         if not isinstance(decision, Retry):
-            if decision.final:
-                raise call.final(failure)
-            self.events.emit(CallGivenUp(operation=operation, call=call.number, attempts=number, reason=decision.why))
-            raise call.final(failure, not_repeated=decision.why)
+            try:
+                if decision.final:
+                    raise call.final(failure)
+                given_up = CallGivenUp(operation=operation, call=call.number, attempts=number, reason=decision.why)
+                self.events.emit(given_up)
+                raise call.final(failure, not_repeated=decision.why)
+            finally:
+                del failure  # see _run
         call.repeated = call.repeated or decision.costs
         if decision.costs and not waits_its_turn:
             self._budget.take()
@@ -755,7 +765,10 @@ class Session:
                 self._throttle.succeeded(call.era)
             self._budget.succeeded(repeated=call.repeated)
             outcome.attempts, outcome.unsettled = tuple(call.attempts), call.may_have_taken_effect
-        return outcome
+        try:
+            return outcome
+        finally:
+            del outcome  # see _run
 
     def _with_token(self, endpoint: Endpoint[Any], headers: Headers, token: str) -> Headers:
         """The headers with a token; those that all requests of an operation have are made once for each access token."""

@@ -11,6 +11,7 @@ import logging
 import pickle
 import socket
 import traceback
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -671,6 +672,52 @@ async def test_no_token_goes_to_a_signed_url(sandbox: Sandbox) -> None:
     async with Sandbox(example=True) as shop, Nudgescribe(shop.credentials, base_url=shop.url) as ns:
         await ns.messages.fetch(shop.example.campaigns["Welcome back"], 1, "url")
         assert {record.origin for record in shop.log} == {"api"}
+
+
+@pytest.mark.parametrize(
+    ("failure", "logged_in"),
+    [
+        (answer(404, {}), True),
+        (answer(500, {}), True),
+        (RequestNotSentError, True),
+        (OutcomeUnknownError, True),
+        (RequestNotSentError, False),
+        (answer(401, {}), False),
+    ],
+    ids=["refused", "in trouble", "not sent", "lost", "no token", "no login"],
+)
+async def test_an_error_is_free_as_soon_as_nobody_holds_it(
+    clock: VirtualClock, failure: Response | type[NudgescribeError], *, logged_in: bool
+) -> None:
+    """With the frames that it came through, and what these hold: without waiting for the collector of cycles."""
+    service = Service()
+
+    def fail(_: Request) -> Response:
+        if isinstance(failure, Response):
+            return failure
+        raise failure("nobody listens")
+
+    async def failed() -> weakref.ref[NudgescribeError]:
+        try:
+            await ns.customer_groups.create("w", "g")
+        except NudgescribeError as error:  # pytest.raises would make a cycle of its own
+            return weakref.ref(error)
+        raise AssertionError("it did not fail")
+
+    async with client(service, clock=clock) as ns:
+        if logged_in:
+            await ns.auth.authenticate()
+            service.on_call = fail
+        else:
+            service.on_login = fail
+        gc.collect()
+        gc.disable()
+        try:
+            error = await failed()
+            await asyncio.sleep(0)
+            assert error() is None
+        finally:
+            gc.enable()
 
 
 async def test_events_tell_what_happened(clock: VirtualClock) -> None:
