@@ -129,7 +129,8 @@ class Timeout:
     read: float | None = field(default=60.0, validator=_seconds)
 
 
-# Set by the session alone: a caller who could set them would override what is promised of them.
+# Set by the session and the transports alone, or, as cookies, by nobody: a caller or a propagator who could set them would
+# override what is promised of them.
 RESERVED_HEADERS = frozenset(
     {
         "accept-encoding",
@@ -138,8 +139,10 @@ RESERVED_HEADERS = frozenset(
         "content-encoding",
         "content-length",
         "content-type",
+        "cookie",
         "expect",
         "host",
+        "proxy-authorization",
         "te",
         "trailer",
         "transfer-encoding",
@@ -180,7 +183,7 @@ def _headers(instance: object, attribute: Attribute[Any], value: object) -> None
         if not _HEADER_NAME.fullmatch(name) or _CONTROL.search(text):
             raise ConfigurationError(f"CallOptions(headers=...): {name!r} or its value is not allowed in HTTP.")
         if name.lower() in RESERVED_HEADERS:
-            raise ConfigurationError(f"CallOptions(headers=...): {name!r} is set by the session alone.")
+            raise ConfigurationError(f"CallOptions(headers=...): {name!r} is for the client to set, or for nobody.")
 
 
 def _own(value: Mapping[str, str]) -> Mapping[str, str]:
@@ -196,7 +199,7 @@ class CallOptions:
         timeout: seconds for the whole call; see ``Timeout.total``.
         retries: how often the call may be repeated after the first attempt (0: never), or a whole
             ``RetryPolicy``. What may not be repeated is not repeated, whatever this says.
-        headers: sent in addition. Those that the session sets itself are refused.
+        headers: sent in addition. Those that the client sets itself, cookies, and the credentials of proxies are refused.
         priority: who goes first when calls wait for a free slot: ``"interactive"`` or ``"bulk"``.
     """
 

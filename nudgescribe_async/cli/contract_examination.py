@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,14 +103,25 @@ class ContractOptions:
         for path in files:
             check_free(path, overwrite=self.overwrite, needed=[self.replay] if self.replay is not None else ())
 
+    def old_recording(self) -> Path | None:
+        """The file to be replaced by the recording, if there is one."""
+        return self.record if self.record is not None and os.path.lexists(self.record) else None
+
 
 async def check_contract(context: Context, how: ContractOptions) -> int:
     """Examine the service or a recording, print the report, and write it and the patch; the code to end with."""
-    with spoken_as_command():
-        report = await _examined(context, how)
     output = context.output
+    with spoken_as_command():
+        if how.patch is not None:
+            from nudgescribe_async.contract_doctor.patch import need_yaml  # noqa: PLC0415 - loads the client
+
+            need_yaml()
+        if (old := how.old_recording()) is not None:
+            report, not_replaced = await _examined_again(context, how, old)
+        else:
+            report, not_replaced = await _examined(context, how, how.record), None
     output.document(report.as_dict(), str(report))
-    code: int = _code(report)
+    code = code_with(not_replaced, _code(report), output)
     writing: list[tuple[Path | None, Callable[[], str]]] = [
         (how.report, lambda: f"{report.to_json()}\n"),
         (how.patch, report.patch),
@@ -118,14 +132,38 @@ async def check_contract(context: Context, how: ContractOptions) -> int:
         with spoken_as_command():
             trouble = await attempted(_Writing(path, text))
         code = code_with(trouble, code, output)
-    if how.patch is not None and how.patch.exists():
-        output.note(
-            f"{how.patch} marks {len(report.confirmed):,} assumptions as observed: `git apply` it in a checkout, and generate."
-        )
+        if path is how.patch and trouble is None:
+            output.note(
+                f"{path} marks {len(report.confirmed):,} assumptions as observed: `git apply` it in a checkout, and generate."
+            )
     return code
 
 
-async def _examined(context: Context, how: ContractOptions) -> ContractReport:
+async def _examined_again(
+    context: Context, how: ContractOptions, record: Path
+) -> tuple[ContractReport, OSError | None]:
+    """The report, and why the recording could not be replaced, if it could not.
+
+    The recording that is there stays as it is until there is a report of a session that got past the login; the new one
+    stands beside it until then, and is taken away if it does not come to that.
+    """
+    from nudgescribe_async.contract_doctor.watching import LOGIN  # noqa: PLC0415 - loads the client
+
+    beside = record.with_name(f"{record.name}.{secrets.token_hex(4)}")
+    is_better = False
+    try:
+        report = await _examined(context, how, beside)
+        is_better = any(each.operation == LOGIN and 200 in each.statuses for each in report.asked)
+    finally:
+        if not is_better:
+            beside.unlink(missing_ok=True)
+    if is_better:
+        return report, await attempted(partial(os.replace, beside, record))
+    context.output.note(f"{record} is as it was, since the login failed.")
+    return report, None
+
+
+async def _examined(context: Context, how: ContractOptions, record: Path | None) -> ContractReport:
     from nudgescribe_async.contract_doctor import examination  # noqa: PLC0415 - loads the client
 
     if how.replay is not None:
@@ -136,8 +174,6 @@ async def _examined(context: Context, how: ContractOptions) -> ContractReport:
     settings = context.settings
     api_key, email, password = settings.need_credentials()
     settings.need_destination()
-    if how.record is not None and how.overwrite:
-        how.record.unlink(missing_ok=True)
     return await examination.examine(
         Credentials(api_key=api_key, email=email, password=password),
         base_url=settings.base_url,
@@ -146,7 +182,7 @@ async def _examined(context: Context, how: ContractOptions) -> ContractReport:
         workspace_id=how.workspace or settings.workspace_id,
         customer_group_id=how.group,
         campaign_id=how.campaign,
-        record=how.record,
+        record=record,
         max_requests=how.max_requests or examination.MOST_REQUESTS,
         pause=examination.PAUSE,
     )
@@ -154,7 +190,7 @@ async def _examined(context: Context, how: ContractOptions) -> ContractReport:
 
 def _code(report: ContractReport) -> ExitCode:
     if report.findings:
-        return ExitCode.FAILURE
+        return ExitCode.DIFFERENT
     return ExitCode.OK if report.complete else ExitCode.PARTIAL
 
 

@@ -16,8 +16,8 @@ Settings come from flags, then the environment, then a profile of nudgescribe.to
 flags. With --json, results are JSON on stdout: lists one document a line, everything else one document. An error is \
 then one line of JSON on stderr, {"error": ...}.
 
-Exit codes: 0 done; 1 not done; 2 wrong arguments, settings or credentials; 3 done in part; 130 interrupted (Ctrl-C); 141 nobody \
-reads the output any more; 143 terminated (SIGTERM).
+Exit codes: 0 done; 1 not done; 2 wrong arguments, settings or credentials; 3 done in part; 4 done, and what was \
+compared differs; 130 interrupted (Ctrl-C); 141 nobody reads the output any more; 143 terminated (SIGTERM).
 """
 
 COMMANDS: Final = {
@@ -70,8 +70,8 @@ COMMANDS: Final = {
 
         With --contract it looks closer: it logs in, makes some 25 harmless reads one after the other, and tells where the
         answers differ from the contract, and which assumptions of it they confirm. The report holds shapes only: names of
-        fields, types, counts, and no value of anybody. It exits with 0 if nothing differs, with 1 if something does, and with 3
-        if nothing does in what was answered, and some of it was not.
+        fields, types, counts, and no value of anybody. It exits with 0 if nothing differs, with 4 if something does, with 3
+        if nothing does in what was answered, and some of it was not, and with 1 if the login came to nothing.
         """,
     ),
     "groups": ("groups:app", "List, create, rename and delete the customer groups of a workspace."),

@@ -22,6 +22,9 @@ class ExitCode(IntEnum):
     PARTIAL = 3
     """Part of it was done; the output says which part."""
 
+    DIFFERENT = 4
+    """It was done, and what was compared differs, as in ``doctor --contract``."""
+
     INTERRUPTED = 130
     """Ctrl-C."""
 

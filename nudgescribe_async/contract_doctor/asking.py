@@ -53,6 +53,7 @@ class Questions:
         unanswered: what was not answered as it should be.
         skipped: what could not be asked.
         not_recorded: requests that a recording does not have, and that were not sent anywhere.
+        cut_short: whether there was more to ask when no more requests might be sent.
     """
 
     _ns: Nudgescribe
@@ -61,9 +62,11 @@ class Questions:
     _workspace: str | None
     _group: str | None
     _campaign: str | None
+    _patience: float
     unanswered: list[str] = field(factory=list[str], init=False)
     skipped: list[str] = field(factory=list[str], init=False)
     not_recorded: int = field(default=0, init=False)
+    cut_short: bool = field(default=False, init=False)
     _groups: list[str] = field(factory=list[str], init=False)
 
     async def login(self) -> None:
@@ -98,6 +101,7 @@ class Questions:
             await self._runs()
             await self._files()
         except EnoughError:
+            self.cut_short = True
             if self._watching.left <= 0:
                 self.skipped.append("what would have come next, since the limit of requests was reached")
 
@@ -281,13 +285,17 @@ class Questions:
         Args:
             operation: what is asked.
             ask: how.
-            refusable: whether a refusal with 400 is as good an answer as any.
+            refusable: whether a refusal with 400 or 404 is as good an answer as any.
             arguments: whether a success confirms the names of the arguments.
 
         Raises:
             EnoughError: no more requests may be sent.
         """
         if self._watching.left <= 0:
+            raise EnoughError
+        if self._watching.waited >= self._patience:
+            limit = f"{self._patience:g} s"
+            self._note_unanswered(f"all answers together took more than {limit}, so nothing more was asked")
             raise EnoughError
         before = len(self._watching.exchanges)
         problem = ""

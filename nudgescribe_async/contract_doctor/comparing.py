@@ -357,6 +357,8 @@ def _is(value: object, kind: str) -> bool:
             return isinstance(value, str)
         case "integer":
             return form_of(value) == _WORDS["integer"]
+        case "number":
+            return form_of(value) in {_WORDS["integer"], _WORDS["number"]}
         case "boolean":
             return isinstance(value, bool)
         case "array":

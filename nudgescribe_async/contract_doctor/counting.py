@@ -11,7 +11,7 @@ from nudgescribe_async.contract_doctor.report import Difference
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Discrepancy", "Page", "first_page", "judge"]
+__all__ = ["Discrepancy", "Page", "first_page", "judge", "wanted"]
 
 
 @frozen

@@ -31,11 +31,12 @@ from nudgescribe_async.contract_doctor.forms import (
     length_class,
     media_type_of,
 )
+from nudgescribe_async.contract_doctor.watching import START_OF_A_FILE
 
 if TYPE_CHECKING:
     from nudgescribe_async.contract_doctor.contract import Contract, Operation, Pointer
 
-__all__ = ["START_OF_A_FILE", "Disguise"]
+__all__ = ["Disguise"]
 
 _KEPT: Final = frozenset({"pages", "total_pages", "run_number", "expires_in", "page"})
 """Numbers that paging, runs and lifetimes go by."""
@@ -46,7 +47,6 @@ _LATEST: Final = 10**12
 _ROWS: Final = 20
 _DEEPEST: Final = 64
 """What is nested deeper is left out: nothing is compared there, and it could be too deep to be written."""
-START_OF_A_FILE: Final = 64 * 2**10
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 _DIGIT: Final = re.compile(r"[0-9]")
 _FRACTION: Final = re.compile(r"[.,]([0-9]+)")

@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from nudgescribe_async.shapes import JSON
     from nudgescribe_async.transport import Transport
 
-__all__ = ["examine", "examine_recording"]
+__all__ = ["MOST_REQUESTS", "PAUSE", "examine", "examine_recording"]
 
 MOST_REQUESTS = 40
 PAUSE = 0.2
+PATIENCE = 300.0
+_LONGEST_CALL = 120.0
 _FIRST_ASKED = {
     "workspace_id": "customer_groups.list",
     "customer_group_id": "customers.count_pages",
@@ -53,6 +55,7 @@ async def examine(
     record: str | os.PathLike[str] | None = None,
     max_requests: int = MOST_REQUESTS,
     pause: float = PAUSE,
+    patience: float = PATIENCE,
     clock: Clock | None = None,
 ) -> ContractReport:
     """Log in, make harmless reads, and tell where the answers differ from the contract.
@@ -73,17 +76,20 @@ async def examine(
         record: a file that is made for a recording of the session; see ``RecordingTransport``.
         max_requests: so many requests are sent at most, the login included.
         pause: seconds between two requests.
+        patience: seconds; once all answers together have taken longer, nothing more is asked, and the report says so. No
+            request may take longer than this, nor than two minutes.
         clock: the time, for tests.
 
     Raises:
         AuthenticationError: the credentials were refused.
         TransportError: the service cannot be reached.
         ConfigurationError: an argument is wrong, or the file of the recording is there already.
-        TypeError: ``max_requests`` or ``pause`` is no number.
-        ValueError: ``max_requests`` or ``pause`` is too low.
+        TypeError: ``max_requests``, ``pause`` or ``patience`` is no number.
+        ValueError: ``max_requests``, ``pause`` or ``patience`` is too low.
     """
     check_whole("max_requests", max_requests, "a whole number, 1 or more", least=1)
     check_number("pause", pause, "a number of seconds, 0 or more", least=0)
+    check_number("patience", patience, "a number of seconds above 0", above=0)
     make: Callable[..., Nudgescribe] = (
         Nudgescribe.from_env if credentials is None else partial(Nudgescribe, Credentials.of(credentials))
     )
@@ -105,13 +111,13 @@ async def examine(
     comparison = Comparison(contract)
     async with make(
         transport=watching,
-        timeout=Timeout(total=120.0),
+        timeout=Timeout(total=min(_LONGEST_CALL, patience)),
         retry=RetryPolicy(attempts=1),
         first_page=0,  # so that page 0 can be asked for
         clock=clock,
         **{name: value for name, value in named.items() if value is not None},
     ) as ns:
-        questions = Questions(ns, watching, comparison, workspace_id, customer_group_id, campaign_id)
+        questions = Questions(ns, watching, comparison, workspace_id, customer_group_id, campaign_id, patience)
         await questions.login()
         if not questions.unanswered:
             await questions.all()
@@ -161,7 +167,7 @@ def _report(contract: Contract, watching: Watching, comparison: Comparison, ques
         remarks=tuple(comparison.remarks),
         unanswered=tuple(questions.unanswered),
         skipped=tuple(questions.skipped),
-        complete=watching.left > 0 and not questions.unanswered,
+        complete=not questions.cut_short and not questions.unanswered,
     )
 
 

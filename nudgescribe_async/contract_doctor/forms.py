@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 from attrs import define, field
 
 __all__ = [
+    "LENGTHS",
     "MOST_NAMES",
     "NO_MEDIA_TYPE",
     "TIMESTAMP",

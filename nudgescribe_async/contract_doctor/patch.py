@@ -13,10 +13,25 @@ if TYPE_CHECKING:
 
     from nudgescribe_async.contract_doctor.contract import Pointer
 
-__all__ = ["patch_of"]
+__all__ = ["need_yaml", "patch_of"]
 
 PLACE = "nudgescribe_async/contract/openapi.yaml"
 BEFORE, AFTER = "assumed", "observed"
+
+
+def need_yaml() -> Any:
+    """What reads YAML, PyYAML.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    try:
+        import yaml  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise ConfigurationError(
+            'A patch of the contract needs the package PyYAML: pip install "nudgescribe_async[contract]".'
+        ) from None
+    return yaml
 
 
 def patch_of(pointers: Iterable[Pointer]) -> str:
@@ -28,12 +43,7 @@ def patch_of(pointers: Iterable[Pointer]) -> str:
         ConfigurationError: there is nothing installed that reads YAML, or ``openapi.yaml`` was edited, and what is
             generated from it was not made anew.
     """
-    try:
-        import yaml  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise ConfigurationError(
-            'A patch of the contract needs the package PyYAML: pip install "nudgescribe_async[contract]".'
-        ) from None
+    yaml = need_yaml()
     # Not as text, which would have other ends of lines than the file.
     text = files("nudgescribe_async").joinpath("contract", "openapi.yaml").read_bytes().decode()
     lines = text.splitlines(keepends=True)

@@ -7,16 +7,17 @@ import logging
 import os
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 from attrs import define, field
 
 from nudgescribe_async import errors
 from nudgescribe_async.codec import InvalidJSONError, dumps, loads
 from nudgescribe_async.contract_doctor.contract import Contract
-from nudgescribe_async.contract_doctor.disguise import START_OF_A_FILE, Disguise
+from nudgescribe_async.contract_doctor.disguise import Disguise
 from nudgescribe_async.contract_doctor.forms import is_header
+from nudgescribe_async.contract_doctor.watching import START_OF_A_FILE
 from nudgescribe_async.errors import ConfigurationError, OutcomeUnknownError, RequestNotSentError, TransportError
 from nudgescribe_async.reading import MAX_ANSWER_BYTES
 from nudgescribe_async.threads import in_thread
@@ -173,12 +174,16 @@ class RecordingTransport:
             _LOGGER.warning("%s cannot be recorded to any more: %s.", self._path, error.strerror)
 
 
+class _Note(Protocol):
+    def __call__(self, data: bytes, *, whole: bool) -> Awaitable[None]: ...
+
+
 @define
 class _Noted:
     """A body that is noted when it has been read, or given up."""
 
     _inner: ByteStream
-    _note: Any
+    _note: _Note
     _most: int
     _kept: bytearray = field(factory=bytearray, init=False)
     _whole: bool = field(default=False, init=False)

@@ -11,11 +11,22 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from attrs import field, frozen
 
 from nudgescribe_async.contract_doctor.contract import Contract, Pointer, name_of
+from nudgescribe_async.contract_doctor.patch import patch_of
 
 if TYPE_CHECKING:
     from nudgescribe_async.shapes import JSON
 
-__all__ = ["Asked", "Assumption", "ContractReport", "Difference", "FieldShape", "Finding", "Standing"]
+__all__ = [
+    "BREAKS",
+    "Asked",
+    "Assumption",
+    "ContractReport",
+    "Difference",
+    "FieldShape",
+    "Finding",
+    "Standing",
+    "standings",
+]
 
 Standing: TypeAlias = Literal["confirmed", "contradicted", "not seen", "not asked"]
 """What became of an assumption: ``"not asked"`` is what belongs to operations that change something."""
@@ -189,7 +200,7 @@ class ContractReport:
         remarks: what was noticed besides, such as the size of a page, which the contract does not state.
         unanswered: what was asked, and not answered as it should be, with the reason: such answers show nothing.
         skipped: what could not be asked, since nothing was there to ask about, or the limit of requests was reached.
-        complete: whether no limit has cut it short.
+        complete: whether all that was asked was answered, and no limit has cut it short.
     """
 
     contract: str
@@ -223,15 +234,14 @@ class ContractReport:
         event loop.
 
         Raises:
-            ConfigurationError: the extra ``contract`` is not installed.
+            ConfigurationError: the extra ``contract`` is not installed, or ``openapi.yaml`` was edited, and what is
+                generated from it was not made anew.
         """
-        from nudgescribe_async.contract_doctor.patch import patch_of  # noqa: PLC0415 - needs an extra
-
         return patch_of([each.pointer for each in self.confirmed])
 
     def as_dict(self) -> dict[str, JSON]:
         """All of it, as JSON has it."""
-        standings = Counter(each.standing for each in self.assumptions)
+        counts = Counter(each.standing for each in self.assumptions)
         return {
             "conforms": self.conforms,
             "complete": self.complete,
@@ -251,7 +261,7 @@ class ContractReport:
                 for each in self.findings
             ],
             "assumptions": {
-                "counts": {standing: standings[standing] for standing in STANDINGS},
+                "counts": {standing: counts[standing] for standing in STANDINGS},
                 **{
                     standing: [each.name for each in self.assumptions if each.standing == standing]
                     for standing in STANDINGS

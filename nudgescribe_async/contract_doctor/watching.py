@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from nudgescribe_async.contract_doctor.contract import Contract, Operation
     from nudgescribe_async.transport import Request, Transport
 
-__all__ = ["NOTHING", "Exchange", "Watching"]
+__all__ = ["LOGIN", "NOTHING", "START_OF_A_FILE", "Exchange", "Watching"]
 
 NOTHING: Final = object()
 """In place of a JSON value, where there is none."""
 
 LOGIN: Final = "auth.authenticate"
-START_OF_A_FILE = 64 * 2**10
+START_OF_A_FILE: Final = 64 * 2**10
+"""So many bytes of a file are looked at, and taken for a recording."""
 
 
 @frozen(kw_only=True)
@@ -54,12 +55,13 @@ class Exchange:
 
 @define
 class Watching:
-    """Sends harmless requests one after the other, keeps what came, and hands it on.
+    """Sends harmless requests, with a pause before each but the first, keeps what came, and hands it on.
 
     Of refusals the session above sees a bare 400 instead: it would log in anew after some, and pause after others.
 
     Attributes:
         exchanges: what came; the values of the last one alone, as forty large answers would be too much to keep.
+        waited: seconds, for all answers together; pauses do not count.
     """
 
     _inner: Transport
@@ -68,6 +70,7 @@ class Watching:
     _pause: float
     _clock: Clock
     exchanges: list[Exchange] = field(factory=list[Exchange], init=False)
+    waited: float = field(default=0.0, init=False)
     _sent: int = field(default=0, init=False)
     _has_logged_in: bool = field(default=False, init=False)
 
@@ -99,8 +102,12 @@ class Watching:
         self._sent += 1  # before anything is waited for, so that requests at once cannot be too many
         if self._sent > 1:
             await self._clock.sleep(self._pause)
-        response = await self._inner.send(request)
-        return await self._noted(operation, request, response)
+        began = self._clock.monotonic()
+        try:
+            response = await self._inner.send(request)
+            return await self._noted(operation, request, response)
+        finally:
+            self.waited += self._clock.monotonic() - began
 
     async def aclose(self) -> None:
         """Close the transport below."""
@@ -127,6 +134,7 @@ class Watching:
                 too_long=found is None,
             )
         )
+        # Of a file too, which may be cut off here: nobody above asks what was in it.
         if is_file or not 200 <= response.status < 300:
             return Response(status=400)
         return Response(status=response.status, headers=response.headers, stream=BytesStream(data))

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from nudgescribe_async.client import Nudgescribe
 from nudgescribe_async.errors import ConfigurationError
+from nudgescribe_async.options import RESERVED_HEADERS, CallOptions
 
 try:
     from opentelemetry import metrics, trace
@@ -121,7 +122,7 @@ class Instrumentation:
             metrics.get_meter("nudgescribe_async", __version__, meter_provider, schema_url=names.SCHEMA_URL)
         )
         self.active = True
-        self._failed = False
+        self._said: set[str] = set()
         self._unsubscribe = ns.events.subscribe(self._hear, spans=True)
         self._end_headers = session.add_headers(self._headers) if propagate else None
 
@@ -147,15 +148,21 @@ class Instrumentation:
             try:
                 listener.hear(event, begins=self.active)
             except Exception as error:  # noqa: BLE001 - what OpenTelemetry cannot do is no affair of a call
-                self._say_once(error)
+                self._say_failure(error)
         if not self.active:
             self._leave_if_done()
 
     def _headers(self, call: int) -> Mapping[str, str]:
         try:
-            return self._spans.headers(call)
+            headers = self._spans.headers(call)
+            reserved = sorted(name for name in headers if name.lower() in RESERVED_HEADERS)
+            if reserved:
+                text = "A propagator of OpenTelemetry sets %s, which none may; it is left out, and this is said once."
+                self._say_once(text, ", ".join(reserved))
+            # Checked here as well as by the session, which would log at each request what is wrong with them.
+            return CallOptions(headers={name: headers[name] for name in headers if name not in reserved}).headers
         except Exception as error:  # noqa: BLE001 - as above
-            self._say_once(error)
+            self._say_failure(error)
             return {}
 
     def _leave_if_done(self) -> None:
@@ -164,10 +171,11 @@ class Instrumentation:
             if self._end_headers is not None:
                 self._end_headers()
 
-    def _say_once(self, error: Exception) -> None:
-        if not self._failed:
-            self._failed = True
-            # Not its text, which may be of anything.
-            _LOGGER.warning(
-                "OpenTelemetry failed with %s; the calls go on, and this is said once.", type(error).__name__
-            )
+    def _say_failure(self, error: Exception) -> None:
+        # Not its text, which may be of anything.
+        self._say_once("OpenTelemetry failed with %s; the calls go on, and this is said once.", type(error).__name__)
+
+    def _say_once(self, text: str, what: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            _LOGGER.warning(text, what)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Measures"]
 
-
 _OF_NO_CALL = (RequestsPaused, TokenRenewed, TokenRenewalFailed)
 """They belong to the client, and to no call of which the end is waited for."""
 

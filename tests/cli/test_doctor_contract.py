@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from nudgescribe_async.sandbox import BadAnswer, Status
+from nudgescribe_async.sandbox import BadAnswer, LoseRequest, Status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,12 +40,12 @@ def test_a_service_that_conforms_ends_with_0(settings: Service, shell: Shell) ->
     assert dict(settings.sandbox.effects) == {}
 
 
-def test_differences_end_with_1(settings: Service, shell: Shell) -> None:
+def test_differences_end_with_4(settings: Service, shell: Shell) -> None:
     settings.inject(
         BadAnswer(b'{"data": []}', content_type="application/json"), operation="profile_fields.list", times=2
     )
     told = shell("doctor", "--contract")
-    assert told.code == 1
+    assert told.code == 4
     assert "! $: another envelope" in told.out
     assert [each["kind"] for each in shell("doctor", "--contract", "--json").document["findings"]] == [
         "another envelope"
@@ -64,6 +65,15 @@ def test_refused_credentials_end_with_2(settings: Service, shell: Shell, monkeyp
     assert shell("doctor", "--contract").code == 2
 
 
+def test_a_service_that_is_not_there_ends_with_1(
+    settings: Service, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        monkeypatch.setenv("NUDGESCRIBE_BASE_URL", f"http://127.0.0.1:{bound.getsockname()[1]}")
+    told = shell("doctor", "--contract")
+    assert (told.code, told.out) == (1, "")
+
+
 def test_missing_settings_end_with_2(shell: Shell) -> None:
     assert shell("doctor", "--contract").code == 2
 
@@ -81,6 +91,45 @@ def test_a_session_is_recorded_and_replayed_without_settings(
     for name in settings.environment:
         monkeypatch.delenv(name)
     assert shell("doctor", "--contract", "--replay", "session.jsonl").out == live.out
+
+
+def test_a_recording_is_replaced_by_one_that_got_past_the_login_alone(
+    settings: Service, shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording, before = home / "session.jsonl", {*home.iterdir(), home / "session.jsonl"}
+    arguments = ("doctor", "--contract", "--record", recording.name, "--overwrite")
+    assert shell(*arguments).code == 0
+    first = recording.read_text()
+    with monkeypatch.context() as wrong:
+        wrong.setenv("NUDGESCRIBE_PASSWORD", "wrong")
+        assert shell(*arguments).code == 2
+    settings.inject(LoseRequest(), operation="auth.authenticate", times=1)
+    assert shell(*arguments).code == 1
+    settings.inject(Status(418), operation="auth.authenticate", times=1)
+    told = shell(*arguments)
+    assert told.code == 4
+    assert "session.jsonl is as it was" in told.err
+    assert recording.read_text() == first
+    assert {*home.iterdir()} == before
+    assert shell(*arguments, "--max-requests", "2").code == 3
+    assert len(recording.read_text().splitlines()) == 3
+    assert stat.S_IMODE(recording.stat().st_mode) == 0o600
+    assert {*home.iterdir()} == before
+
+
+def test_a_recording_that_cannot_be_replaced_hides_nothing(
+    settings: Service, shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    (home / "session.jsonl").write_text("before")
+    monkeypatch.setattr("os.replace", refuse)
+    told = shell("doctor", "--contract", "--record", "session.jsonl", "--overwrite")
+    assert told.code == 3
+    assert "Nothing differs" in told.out
+    assert "Read-only file system" in told.err
+    assert (home / "session.jsonl").read_text() == "before"
 
 
 def test_report_and_patch_are_written(settings: Service, shell: Shell, home: Path) -> None:
@@ -106,20 +155,23 @@ def test_a_file_that_cannot_be_written_hides_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_text", full)
-    told = shell("doctor", "--contract", "--report", "report.json")
+    (home / "contract.patch").touch()
+    told = shell("doctor", "--contract", "--report", "report.json", "--patch", "contract.patch", "--overwrite")
     assert told.code == 3
     assert "Nothing differs" in told.out
-    assert "No space left" in told.err
+    assert told.err.count("No space left") == 2
+    assert "as observed" not in told.err
 
 
-def test_without_yaml_there_is_no_patch_but_the_report(
-    settings: Service, shell: Shell, monkeypatch: pytest.MonkeyPatch
+def test_that_there_is_no_yaml_for_a_patch_is_told_before_anything_is_sent(
+    settings: Service, shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
-    told = shell("doctor", "--contract", "--patch", "contract.patch")
-    assert told.code == 2
-    assert "Nothing differs" in told.out
+    told = shell("doctor", "--contract", "--patch", "contract.patch", "--record", "session.jsonl")
+    assert (told.code, told.out) == (2, "")
     assert "nudgescribe_async[contract]" in told.err
+    assert not settings.sandbox.log
+    assert not (home / "session.jsonl").exists()
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from nudgescribe_async import (
     TransportError,
 )
 from nudgescribe_async.clock import SystemClock
-from nudgescribe_async.contract_doctor import Difference, examine
+from nudgescribe_async.contract_doctor import ContractReport, Difference, examine
 from nudgescribe_async.contract_doctor.contract import Contract
 from nudgescribe_async.contract_doctor.watching import NOTHING, Watching
 from nudgescribe_async.sandbox import LoseAnswer, RateLimit, Sandbox, Status
-from nudgescribe_async.testing import ScriptedTransport, VirtualClock, answer
+from nudgescribe_async.testing import FaultProxy, ScriptedTransport, Stall, VirtualClock, answer
 
 CREDENTIALS = Credentials(api_key="key", email="someone@example.org", password="password")
 
@@ -70,6 +70,14 @@ async def test_the_limit_of_requests_is_kept_and_told() -> None:
     watching = Watching(ScriptedTransport(), Contract.load(), 0, 0.0, VirtualClock())
     with pytest.raises(RequestNotSentError, match="as many"):
         await watching.send(Request(method="POST", url="https://example.org/v1/cg"))
+
+
+async def test_a_limit_that_is_just_enough_cuts_nothing_short() -> None:
+    async with Sandbox(example=True) as sandbox:
+        whole = await look(sandbox)
+        enough = await look(sandbox, max_requests=whole.requests)
+    assert enough == whole
+    assert enough.complete
 
 
 async def test_without_credentials_all_settings_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +223,7 @@ async def test_a_group_without_customers_is_passed_over_and_a_campaign_without_f
     assert "how the pages of customers.list are counted, since there is none" in empty.skipped
 
 
-@pytest.mark.parametrize("options", [{"max_requests": 0}, {"pause": -1}])
+@pytest.mark.parametrize("options", [{"max_requests": 0}, {"pause": -1}, {"patience": 0}])
 async def test_wrong_numbers_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         await examine(CREDENTIALS, **options)
@@ -231,7 +239,7 @@ async def test_wrong_credentials_are_refused() -> None:
 async def test_cancelling_leaves_nothing_behind() -> None:
     async with Sandbox(example=True, latency=0.05) as sandbox:
         task = asyncio.create_task(look(sandbox))
-        while not sandbox.log:
+        while not sandbox.log and not task.done():
             await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -247,6 +255,42 @@ async def test_an_answer_that_is_too_long_is_none(monkeypatch: pytest.MonkeyPatc
         (Difference.NOT_JSON, "messages.fetch"),
     }
     assert "more than anybody reads" in str(report)
+
+
+async def test_answers_that_never_end_do_not_hold_it_up_for_long() -> None:
+    async with Sandbox(example=True) as sandbox, FaultProxy(sandbox.url) as proxy:
+        for operation in ("campaigns.list", "customer_groups.list", "profile_fields.list", "customers.count_pages"):
+            proxy.inject(Stall(at="body"), operation=operation)
+        report = await examine(
+            sandbox.credentials, base_url=proxy.url, pause=0.0, patience=0.3, workspace_id="w", customer_group_id="g"
+        )
+    assert report.unanswered[0] == "campaigns.list: nothing came (DeadlineExceededError)"
+    assert report.unanswered[-1] == "all answers together took more than 0.3 s, so nothing more was asked"
+    assert report.requests <= 3  # the second one too, if the clocks differ by a hair
+    assert not report.complete
+
+
+async def test_slow_answers_end_it_and_pauses_do_not() -> None:
+    clock = Hurrying()
+
+    async def slowly(_: object) -> Any:
+        clock.ahead += 100.0
+        return answer(200, [])
+
+    async def look(patience: float) -> ContractReport:
+        transport = ScriptedTransport()
+        for operation in ("campaigns.list", "customer_groups.list", "profile_fields.list"):
+            transport.on(operation, slowly)
+        return await examine(
+            CREDENTIALS, transport=transport, pause=1_000.0, patience=patience, clock=clock, workspace_id="w"
+        )
+
+    report = await look(150.0)
+    assert report.requests == 3
+    assert report.unanswered == ("all answers together took more than 150 s, so nothing more was asked",)
+    report = await look(1_000.0)
+    assert report.requests == 4
+    assert report.complete, str(report)
 
 
 class Hurrying(SystemClock):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -20,9 +21,11 @@ from nudgescribe_async import ConfigurationError
 from nudgescribe_async.contract.__main__ import main
 from nudgescribe_async.contract.generate import generate
 from nudgescribe_async.contract_doctor import ContractReport, Difference, examine, examine_recording
+from nudgescribe_async.contract_doctor.comparing import Comparison
 from nudgescribe_async.contract_doctor.contract import Contract, name_of
 from nudgescribe_async.contract_doctor.counting import Page, judge, wanted
 from nudgescribe_async.contract_doctor.forms import form_of, is_nameable
+from nudgescribe_async.contract_doctor.watching import Exchange
 from nudgescribe_async.sandbox import Sandbox
 
 MARK = "MARKED"
@@ -238,6 +241,31 @@ async def test_many_new_names_are_a_map_and_are_not_told(tool: Any, tmp_path: Pa
 
 
 # --- a contract that is not as it was installed ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "received"), [(0.5, None), (1, None), ("0.5", "a number as text"), (True, "true or false")]
+)
+def test_a_field_that_is_a_number_is_compared_with_one(share: object, received: str | None) -> None:
+    document = copy.deepcopy(dict(Contract.load().document))
+    document["components"]["schemas"]["CustomerGroup"]["properties"]["share"] = {"type": "number"}
+    contract = Contract(document)
+    comparison = Comparison(contract)
+    group = {"customer_group_id": "g", "workspace_id": "w", "group_name": "n", "share": share}
+    exchange = Exchange(
+        operation=next(each for each in contract.operations if each.name == "customer_groups.list"),
+        body={},
+        status=200,
+        content_type="application/json",
+        headers=(),
+        value=[group],
+        start=b"",
+    )
+    comparison.compare(exchange)
+    found = [each for each in comparison.findings() if each.where == "$[].share"]
+    assert [(each.kind, each.expected, each.received) for each in found] == (
+        [] if received is None else [(Difference.WRONG_TYPE, "a number", received)]
+    )
 
 
 class Edited:
