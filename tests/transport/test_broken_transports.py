@@ -111,6 +111,20 @@ class Pieces:
         await self.stream.aclose()
 
 
+class Blaming(Pieces):
+    """Raises something else for what goes wrong in a body."""
+
+    def __init__(self, response: Response, other: Exception) -> None:
+        super().__init__(response)
+        self.other = other
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await super().__anext__()
+        except OutcomeUnknownError as error:
+            raise self.other from error
+
+
 class Lines:
     """The stream of the body of a request, with places to break it at."""
 
@@ -173,8 +187,8 @@ def breaks(
         rule: which one.
         says: a part of what it is told.
         also: other rules of the subject that say the same of another situation.
-        patience: for one that hangs.
         alone: it has more faults than this one, or leaves something behind, which breaks every rule.
+        patience: for one that hangs.
     """
 
     def written(make: type[Any]) -> type[Any]:
@@ -276,7 +290,7 @@ class ForgetsTheLength(Broken):
         return with_stream(request, Lines, length=None) if is_it else request
 
 
-@breaks("bodies.without_length", "DELETE: Transfer-Encoding was None")
+@breaks("bodies.without_length", "DELETE: Content-Length was 4 instead of None")
 class CollectsToHaveALength(Broken):
     async def send(self, request: Request) -> Response:
         if request.method == "DELETE" and isinstance(request.body, StreamBody):
@@ -365,7 +379,9 @@ class ReadsAhead(Broken):
         return with_stream(request, self.Ahead) if isinstance(request.body, StreamBody) else request
 
 
-@breaks("bodies.error_of_the_stream", "came out of send instead of its FileNotFoundError")
+@breaks(
+    "bodies.error_of_the_stream", "expected FileNotFoundError, and got nudgescribe_async.errors.OutcomeUnknownError"
+)
 class WrapsErrorsOfTheStream(Broken):
     async def send(self, request: Request) -> Response:
         try:
@@ -374,7 +390,7 @@ class WrapsErrorsOfTheStream(Broken):
             raise OutcomeUnknownError("The body failed.") from error
 
 
-@breaks("bodies.error_of_opening", "came out of send instead of the PermissionError")
+@breaks("bodies.error_of_opening", "expected PermissionError, and got nudgescribe_async.errors.RequestNotSentError")
 class WrapsErrorsOfOpening(Broken):
     async def send(self, request: Request) -> Response:
         try:
@@ -659,16 +675,10 @@ class TakesWhatItGets(Broken):
 
 @breaks("answers.malformed_body", "An answer with a body that is no gzip: expected OutcomeUnknownError")
 class BlamesTheAnswer(Broken):
-    class Blaming(Pieces):
-        async def __anext__(self) -> bytes:
-            try:
-                return await super().__anext__()
-            except OutcomeUnknownError as error:
-                raise ResponseDecodeError("The answer is damaged.") from error
-
     def after(self, request: Request, response: Response) -> Response:
         is_it = "Content-Encoding" in response.headers and response.headers.get("Content-Length") == "6"
-        return with_pieces(response, self.Blaming(response)) if is_it else response
+        damaged = ResponseDecodeError("The answer is damaged.")
+        return with_pieces(response, Blaming(response, damaged)) if is_it else response
 
 
 @breaks("answers.in_order", "/b was answered with b'/a'")
@@ -686,16 +696,14 @@ class AnswersFromACache(Broken):
 
 
 class OverASession(Broken):
-    """A session of its own, with options that ``AiohttpTransport`` does not have."""
+    """A session of its own: aiohttp's protocol, and not that of ``AiohttpTransport``."""
 
-    options: ClassVar[dict[str, Any]] = {}
     connector: ClassVar[dict[str, Any]] = {}
 
     def make(self, settings: TransportSettings) -> AiohttpTransport:
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=settings.limit or 100, **self.connector),
             cookie_jar=aiohttp.DummyCookieJar(),
-            **self.options,
         )
         return AiohttpTransport(self.session)
 
@@ -738,6 +746,7 @@ class DropsNothing(Broken):
         await super().aclose()
 
 
+@breaks("connections.sent_once", "the request was sent 2 times", alone=True)
 class PlainAiohttp:
     """What one writes first: aiohttp, as it comes."""
 
@@ -757,11 +766,6 @@ class PlainAiohttp:
 
     async def aclose(self) -> None:
         await self.session.close()
-
-
-@breaks("connections.sent_once", "the request was sent 2 times", alone=True)
-class AiohttpAsItComes(PlainAiohttp):
-    pass
 
 
 @breaks("connections.sent_once_after_a_reset", "the request was sent 2 times")
@@ -835,16 +839,9 @@ class IsTooSureOfUploads(Broken):
 
 @breaks("failures.cut_while_reading", "expected OutcomeUnknownError, and got builtins.ConnectionResetError")
 class LetsErrorsOfTheBodyThrough(Broken):
-    class Through(Pieces):
-        async def __anext__(self) -> bytes:
-            try:
-                return await super().__anext__()
-            except OutcomeUnknownError as error:
-                raise ConnectionResetError("reset") from error
-
     def after(self, request: Request, response: Response) -> Response:
         is_it = response.headers.get("Content-Length") == "1000" and "X" not in response.headers
-        return with_pieces(response, self.Through(response)) if is_it else response
+        return with_pieces(response, Blaming(response, ConnectionResetError("reset"))) if is_it else response
 
 
 @breaks("failures.malformed_head", "expected OutcomeUnknownError")
@@ -904,15 +901,8 @@ class TakesSilenceForNothingSent(Broken):
 
 @breaks("timeouts.stalled_answer", "expected OutcomeUnknownError, and got builtins.TimeoutError")
 class LetsTimeoutsThrough(Broken):
-    class Through(Pieces):
-        async def __anext__(self) -> bytes:
-            try:
-                return await super().__anext__()
-            except OutcomeUnknownError as error:
-                raise TimeoutError from error
-
     def after(self, request: Request, response: Response) -> Response:
-        return with_pieces(response, self.Through(response))
+        return with_pieces(response, Blaming(response, TimeoutError()))
 
 
 @breaks("timeouts.stalled_upload", "within read_timeout: expected OutcomeUnknownError")
@@ -1005,7 +995,7 @@ class SaysGoodbye(Broken):
             return await super().send(request)
         except asyncio.CancelledError:
             if isinstance(request.body, bytes) and len(request.body) > 1_000_000:
-                await asyncio.sleep(1)
+                await asyncio.Event().wait()
             raise
 
 
@@ -1021,12 +1011,16 @@ class GoesOnReading(DropsNothing):
         return response if self.settings.limit == 2 else super().after(request, response)
 
 
-@breaks("cancelling.place_given_back", "hangs", also=("cancelling.at_any_turn",), patience=1.5)
-class KeepsPlaces(Broken):
+class WithPlaces(Broken):
+    """Counts its connections itself."""
+
     def __init__(self, settings: TransportSettings) -> None:
         super().__init__(settings)
         self.places = asyncio.Semaphore(settings.limit or 1_000)
 
+
+@breaks("cancelling.place_given_back", "hangs", also=("cancelling.at_any_turn",), patience=1.5)
+class KeepsPlaces(WithPlaces):
     async def send(self, request: Request) -> Response:
         await self.places.acquire()
         response = await super().send(request)
@@ -1035,11 +1029,7 @@ class KeepsPlaces(Broken):
 
 
 @breaks("cancelling.at_any_turn", "The only connection was not free for the next request, when one was cancelled")
-class GivesPlacesBackLater(Broken):
-    def __init__(self, settings: TransportSettings) -> None:
-        super().__init__(settings)
-        self.places = asyncio.Semaphore(settings.limit or 1_000)
-
+class GivesPlacesBackLater(WithPlaces):
     async def send(self, request: Request) -> Response:
         await self.places.acquire()
         try:

@@ -10,10 +10,10 @@ from typing import Final
 from aiohttp import web
 
 from nudgescribe_async.errors import OutcomeUnknownError, ResponseDecodeError
-from nudgescribe_async.testing.conformance._bench import Bench, broken, expect, settle, soon
+from nudgescribe_async.testing.conformance._bench import Bench, body_of, expect, settle, soon, standstill
 from nudgescribe_async.testing.conformance._rule import RuleBook
-from nudgescribe_async.testing.conformance._servers import EMPTY, OK, RawConnection, RawRequest, http
-from nudgescribe_async.testing.conformance._values import Need
+from nudgescribe_async.testing.conformance._servers import EMPTY, OK, RawConnection, RawRequest, http, saying
+from nudgescribe_async.testing.conformance._values import BrokenPromiseError, Need
 from nudgescribe_async.transport import Request
 
 __all__ = ["BOOK"]
@@ -130,7 +130,9 @@ async def streamed(bench: Bench) -> None:
             pieces = aiter(response.stream)
             first = await anext(pieces)
     except TimeoutError:
-        raise broken("The head and the first piece of an answer had been sent, and did not come out.") from None
+        raise BrokenPromiseError(
+            "The head and the first piece of an answer had been sent, and did not come out."
+        ) from None
     expect(first == b"first", f"The first piece was {first!r}.")
     go_on.set()
     rest = b"".join([piece async for piece in pieces])
@@ -154,11 +156,7 @@ async def held_up(bench: Bench) -> None:
     server = await bench.raw(handler)
     transport = await bench.transport()
     response = await transport.send(Request(method="GET", url=server.url))
-    before = -1
-    while before != written or not before:
-        before = written
-        for _ in range(3):
-            await settle(50)
+    await standstill(lambda: written)
     expect(
         written < 400,
         f"Nobody read the answer, and {written} blocks of 64 KiB of 640 were taken: they must be in memory.",
@@ -305,7 +303,7 @@ async def closed_more_than_once(bench: Bench) -> None:
     except OutcomeUnknownError:
         pass
     else:
-        raise broken(
+        raise BrokenPromiseError(
             f"A response was closed in the middle, and its stream ended as if it were whole, with {len(got):,} bytes."
         )
 
@@ -323,20 +321,13 @@ async def never_cut_silently(bench: Bench) -> None:
         + compressed[: len(compressed) // 2],
     }
 
-    async def handler(request: RawRequest, connection: RawConnection) -> None:
-        await connection.say(b"HTTP/1.1 200 OK\r\n" + list(cut.values())[int(request.target[1:])])
-        connection.close()
-
-    server = await bench.raw(handler)
+    server = await bench.raw(saying(b"HTTP/1.1 200 OK\r\n" + rest for rest in cut.values()))
     transport = await bench.transport()
     for number, what in enumerate(cut):
         for whole in (True, False):
             with bench.expect_error(OutcomeUnknownError, f"An answer with {what}, and then the end of the connection"):
                 async with await transport.send(Request(method="GET", url=f"{server.url}/{number}")) as response:
-                    if whole:
-                        await response.read()
-                    else:
-                        [piece async for piece in response.stream]
+                    await body_of(response, whole=whole)
 
 
 @BOOK.rule("A body that cannot be understood is an OutcomeUnknownError.", Need.SOCKET)
@@ -347,11 +338,7 @@ async def malformed_body(bench: Bench) -> None:
         "a body that is no gzip": b"Content-Encoding: gzip\r\nContent-Length: 6\r\n\r\nabcdef",
     }
 
-    async def handler(request: RawRequest, connection: RawConnection) -> None:
-        await connection.say(b"HTTP/1.1 200 OK\r\n" + list(bad.values())[int(request.target[1:])])
-        connection.close()
-
-    server = await bench.raw(handler)
+    server = await bench.raw(saying(b"HTTP/1.1 200 OK\r\n" + rest for rest in bad.values()))
     transport = await bench.transport()
     for number, what in enumerate(bad):
         with bench.expect_error(OutcomeUnknownError, f"An answer with {what}"):

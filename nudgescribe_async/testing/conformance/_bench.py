@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from nudgescribe_async.tasks import outlast
 from nudgescribe_async.testing.conformance._certificates import Certificates, certificates
@@ -25,31 +26,26 @@ from nudgescribe_async.transport import Request, Response, StreamBody, Transport
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from nudgescribe_async.errors import NudgescribeError
-
 __all__ = [
     "Bench",
     "Caught",
     "Upload",
     "Watched",
-    "broken",
+    "body_of",
     "chunks",
     "expect",
     "settle",
     "shown",
     "soon",
+    "standstill",
     "text_of",
     "within",
 ]
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 SOON: Final = 3.0  # seconds
 PATIENCE_OF_CLOSING: Final = 5.0
-
-
-def broken(what: str) -> BrokenPromiseError:
-    """For what a transport does wrong."""
-    return BrokenPromiseError(what)
 
 
 def expect(kept: bool, otherwise: str) -> None:
@@ -68,6 +64,15 @@ async def settle(turns: int = 20) -> None:
     for _ in range(turns):
         await asyncio.sleep(0)
     await asyncio.sleep(0.02)
+
+
+async def standstill(count: Callable[[], int]) -> None:
+    """Wait until what is counted has begun, and then goes on no more."""
+    before = -1
+    while before != count() or not before:
+        before = count()
+        for _ in range(3):
+            await settle(50)
 
 
 def soon() -> asyncio.Timeout:
@@ -92,6 +97,11 @@ def chunks(*given: bytes) -> Callable[[], AsyncIterator[bytes]]:
             yield chunk
 
     return stream
+
+
+async def body_of(response: Response, *, whole: bool) -> bytes:
+    """Read it at once, or in pieces: a fault of one way must not hide in the other."""
+    return await response.read() if whole else b"".join([piece async for piece in response.stream])
 
 
 class Upload:
@@ -150,10 +160,10 @@ class Watched:
         await self.bare.aclose()
 
 
-class Caught:
+class Caught(Generic[E]):
     """The error that was expected."""
 
-    error: NudgescribeError
+    error: E
 
 
 class Bench:
@@ -192,9 +202,9 @@ class Bench:
         self._servers.append(server)
         return server
 
-    async def proxy(self, *, password: str | None = None, refuse: int | None = None) -> ProxyServer:
-        """A proxy that wants this value of ``Proxy-Authorization``, or refuses everything."""
-        server = await ProxyServer(password=password, refuse=refuse).start()
+    async def proxy(self, *, credentials: str | None = None, refuse: int | None = None) -> ProxyServer:
+        """A proxy that wants these credentials, or refuses everything: see ``ProxyServer``."""
+        server = await ProxyServer(credentials=credentials, refuse=refuse).start()
         self._servers.append(server)
         return server
 
@@ -217,9 +227,9 @@ class Bench:
         return body
 
     @contextmanager
-    def expect_error(self, kind: type[NudgescribeError], when: str) -> Generator[Caught]:
+    def expect_error(self, kind: type[E], when: str) -> Generator[Caught[E]]:
         """What is done inside of it has to end with this error, and with none else."""
-        caught = Caught()
+        caught = Caught[E]()
         try:
             yield caught
         except BrokenPromiseError:
@@ -227,9 +237,9 @@ class Bench:
         except kind as error:
             caught.error = error
         except Exception as error:
-            raise broken(f"{when}: expected {kind.__name__}, and got {shown(error)}") from error
+            raise BrokenPromiseError(f"{when}: expected {kind.__name__}, and got {shown(error)}") from error
         else:
-            raise broken(f"{when}: expected {kind.__name__}, and got no error.")
+            raise BrokenPromiseError(f"{when}: expected {kind.__name__}, and got no error.")
 
     async def try_out(self, scenario: Awaitable[None], patience: float) -> None:
         """Play it, in a task of its own: a transport that does not mind being cancelled must not hold up the suite."""
@@ -242,11 +252,11 @@ class Bench:
             deaf = await _stopped([playing])
         if not in_time:
             nor_then = " Nor did it when it was cancelled: it is still at it." if deaf else ""
-            raise broken(f"It hangs: it has not come to an end in {patience:g} s.{nor_then}")
+            raise BrokenPromiseError(f"It hangs: it has not come to an end in {patience:g} s.{nor_then}")
         try:
             playing.result()
         except asyncio.CancelledError as error:
-            raise broken("It raised CancelledError, and nobody had cancelled it.") from error
+            raise BrokenPromiseError("It raised CancelledError, and nobody had cancelled it.") from error
 
     async def __aenter__(self) -> Self:
         self._before = asyncio.all_tasks()
@@ -261,7 +271,7 @@ class Bench:
         found = await self._finish()
         asyncio.get_running_loop().set_exception_handler(self._handler)
         if found and error is None:
-            raise broken(" ".join(found))
+            raise BrokenPromiseError(" ".join(found))
 
     async def _finish(self) -> list[str]:
         found: list[str] = []
@@ -300,11 +310,10 @@ class Bench:
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if isinstance(context.get("exception"), (ssl.SSLError, ConnectionError)):
             return  # a server complains of a client that did not like its certificate, as it was to be
-        with suppress(Exception):
-            if self._handler is None:
-                loop.default_exception_handler(context)
-            else:
-                self._handler(loop, context)
+        if self._handler is None:
+            loop.default_exception_handler(context)
+        else:
+            self._handler(loop, context)
 
 
 async def _close(transport: Watched) -> None:
@@ -340,10 +349,8 @@ def _names(tasks: Iterable[asyncio.Task[Any]]) -> str:
 
 def text_of(error: BaseException) -> str:
     """All that is shown of an error where it is logged: with its causes, and their reprs."""
-    import traceback  # noqa: PLC0415 - for this one
-
-    texts, seen, link = ["".join(traceback.format_exception(error))], set[int](), error
-    current: BaseException | None = link
+    texts, seen = ["".join(traceback.format_exception(error))], set[int]()
+    current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         texts += [repr(current), str(current)]

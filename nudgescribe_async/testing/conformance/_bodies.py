@@ -11,10 +11,18 @@ from typing import Final
 from aiohttp import web
 
 from nudgescribe_async.errors import ConfigurationError, OutcomeUnknownError
-from nudgescribe_async.testing.conformance._bench import Bench, Upload, broken, chunks, expect, settle, shown, soon
+from nudgescribe_async.testing.conformance._bench import (
+    Bench,
+    Upload,
+    chunks,
+    expect,
+    settle,
+    soon,
+    standstill,
+)
 from nudgescribe_async.testing.conformance._rule import RuleBook
-from nudgescribe_async.testing.conformance._servers import OK, RawConnection, RawRequest, http
-from nudgescribe_async.testing.conformance._values import Need
+from nudgescribe_async.testing.conformance._servers import RawConnection, RawRequest, http, say_ok
+from nudgescribe_async.testing.conformance._values import BrokenPromiseError, Need
 from nudgescribe_async.transport import Request, StreamBody, Transport
 
 __all__ = ["BOOK", "METHODS"]
@@ -33,6 +41,18 @@ async def echo(request: web.Request) -> web.Response:
         if header in request.headers
     }
     return web.Response(body=body, headers=framing | {"X-Method": request.method})
+
+
+async def _expect_framing(transport: Transport, request: Request, *, length: str | None, encoding: str | None) -> None:
+    """Send the body ``b"abcd"`` to ``echo``, and look whether it came with these headers."""
+    async with await transport.send(request) as response:
+        expect(await response.read() == b"abcd", f"{request.method}: the body did not arrive as it was.")
+        for name, header, wanted in (
+            ("X-Length", "Content-Length", length),
+            ("X-Encoding", "Transfer-Encoding", encoding),
+        ):
+            got = response.headers.get(name)
+            expect(got == wanted, f"{request.method}: {header} was {got} instead of {wanted}.")
 
 
 async def _returned(transport: Transport, request: Request, what: str) -> None:
@@ -86,11 +106,7 @@ async def with_length(bench: Bench) -> None:
     transport, url = await bench.application(echo)
     for method in METHODS:
         body = StreamBody(open=chunks(b"ab", b"", b"cd"), length=4)
-        async with await transport.send(Request(method=method, url=url, body=body)) as response:
-            expect(await response.read() == b"abcd", f"{method}: the body did not arrive as it was.")
-            length, encoding = response.headers.get("X-Length"), response.headers.get("X-Encoding")
-            expect(length == "4", f"{method}: Content-Length was {length} instead of 4.")
-            expect(encoding is None, f"{method}: it came with Transfer-Encoding: {encoding}.")
+        await _expect_framing(transport, Request(method=method, url=url, body=body), length="4", encoding=None)
 
 
 @BOOK.rule("A stream of unknown length is sent in chunks, whatever the method.")
@@ -98,11 +114,7 @@ async def without_length(bench: Bench) -> None:
     transport, url = await bench.application(echo)
     for method in METHODS:
         body = StreamBody(open=chunks(b"ab", b"cd"))
-        async with await transport.send(Request(method=method, url=url, body=body)) as response:
-            expect(await response.read() == b"abcd", f"{method}: the body did not arrive as it was.")
-            length, encoding = response.headers.get("X-Length"), response.headers.get("X-Encoding")
-            expect(encoding == "chunked", f"{method}: Transfer-Encoding was {encoding} instead of chunked.")
-            expect(length is None, f"{method}: it came with Content-Length: {length}.")
+        await _expect_framing(transport, Request(method=method, url=url, body=body), length=None, encoding="chunked")
 
 
 @BOOK.rule("An empty chunk in a stream does not end the body.")
@@ -168,7 +180,9 @@ async def streamed(bench: Bench) -> None:
             async with soon():
                 await arrived.wait()
         except TimeoutError:
-            raise broken("The second chunk was asked for, and the server still does not have the first one.") from None
+            raise BrokenPromiseError(
+                "The second chunk was asked for, and the server still does not have the first one."
+            ) from None
         yield b"second"
 
     transport, url = await bench.application(handler)
@@ -190,11 +204,7 @@ async def held_up(bench: Bench) -> None:
 
     transport, url = await bench.application(handler)
     sending = bench.start(transport.send(Request(method="PUT", url=url, body=upload.body())))
-    before = -1
-    while before != upload.asked or not before:  # until nothing more is taken
-        before = upload.asked
-        for _ in range(3):
-            await settle(50)
+    await standstill(lambda: upload.asked)
     expect(
         upload.asked < 400,
         f"The server read nothing, and {upload.asked} chunks of 64 KiB of 640 were taken: they must be in memory.",
@@ -220,14 +230,9 @@ async def error_of_the_stream(bench: Bench) -> None:
             gone = FileNotFoundError("gone")
             upload = Upload(bytes(10_000), count=count, error=gone)
             when = f"A stream {'without' if length is None else 'with'} a length that fails after {count} chunks"
-            try:
+            with bench.expect_error(FileNotFoundError, when) as caught:
                 await transport.send(Request(method="PUT", url=f"{url}/failing", body=upload.body(length)))
-            except FileNotFoundError as error:
-                expect(error is gone, f"{when}: another FileNotFoundError came out of send.")
-            except Exception as error:
-                raise broken(f"{when}: {shown(error)} came out of send instead of its FileNotFoundError.") from error
-            else:
-                raise broken(f"{when}: send raised nothing.")
+            expect(caught.error is gone, f"{when}: another FileNotFoundError came out of send.")
             expect(upload.closed.is_set(), f"{when}: it was not closed when send raised.")
     await bench.fetch(transport, Request(method="GET", url=f"{url}/after"))
     expect(whole == ["/after"], "The server took a body whose stream had failed for a whole one.")
@@ -241,14 +246,9 @@ async def error_of_opening(bench: Bench) -> None:
         raise denied
 
     transport, url = await bench.application(echo)
-    try:
+    with bench.expect_error(PermissionError, "A body that cannot be opened") as caught:
         await transport.send(Request(method="PUT", url=url, body=StreamBody(open=opened)))
-    except PermissionError as error:
-        expect(error is denied, "Another PermissionError came out of send.")
-    except Exception as error:
-        raise broken(f"{shown(error)} came out of send instead of the PermissionError.") from error
-    else:
-        raise broken("The body could not be opened, and send raised nothing.")
+    expect(caught.error is denied, "Another PermissionError came out of send.")
     await bench.fetch(transport, Request(method="GET", url=url))
 
 
@@ -318,10 +318,7 @@ async def closed_by_the_server(bench: Bench) -> None:
 
 @BOOK.rule("A body is framed as HTTP/1.1 says, and nothing comes between it and the next request.", Need.SOCKET)
 async def framed(bench: Bench) -> None:
-    async def handler(_: RawRequest, connection: RawConnection) -> None:
-        await connection.say(OK)
-
-    server = await bench.raw(handler)
+    server = await bench.raw(say_ok)
     transport = await bench.transport()
     bodies: list[bytes | StreamBody | None] = [
         None,

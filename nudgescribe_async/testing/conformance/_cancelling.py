@@ -9,7 +9,7 @@ from typing import Any, Final
 from nudgescribe_async.testing.conformance._bench import (
     Bench,
     Upload,
-    broken,
+    body_of,
     expect,
     settle,
     shown,
@@ -17,9 +17,9 @@ from nudgescribe_async.testing.conformance._bench import (
     within,
 )
 from nudgescribe_async.testing.conformance._rule import RuleBook
-from nudgescribe_async.testing.conformance._servers import OK, RawConnection, RawRequest, http
-from nudgescribe_async.testing.conformance._values import Need
-from nudgescribe_async.transport import Request, Transport
+from nudgescribe_async.testing.conformance._servers import OK, Hanging, RawConnection, RawRequest, http
+from nudgescribe_async.testing.conformance._values import BrokenPromiseError, Need
+from nudgescribe_async.transport import Request, Response, Transport
 
 __all__ = ["BOOK"]
 
@@ -33,30 +33,12 @@ async def _cancel(task: asyncio.Task[Any], when: str) -> None:
         async with soon():
             await asyncio.wait({task})
     except TimeoutError:
-        raise broken(f"{when}: it was cancelled, and does not end.") from None
+        raise BrokenPromiseError(f"{when}: it was cancelled, and does not end.") from None
     if not task.cancelled():
         error = task.exception()
-        raise broken(f"{when}: it was cancelled, and {'returned' if error is None else f'raised {shown(error)}'}.")
-
-
-class Hanging:
-    """Answers nothing but what is for ``/ok``; the rest it reads until the client has gone."""
-
-    def __init__(self) -> None:
-        self.arrived = asyncio.Event()
-        self.gone = asyncio.Event()
-
-    async def handler(self, request: RawRequest, connection: RawConnection) -> None:
-        """Answer, or hang."""
-        if request.target == "/ok":
-            await connection.say(OK)
-            return
-        if request.target == "/half":
-            await connection.say(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
-        self.arrived.set()
-        await connection.gone()
-        self.gone.set()
-        connection.close()
+        raise BrokenPromiseError(
+            f"{when}: it was cancelled, and {'returned' if error is None else f'raised {shown(error)}'}."
+        )
 
 
 @BOOK.rule("Cancelled while it waits for a connection, a request is never sent, and takes no place.")
@@ -171,12 +153,9 @@ async def reading(bench: Bench) -> None:
         transport = await bench.transport()
         response = await transport.send(Request(method="GET", url=f"{server.url}/half"))
 
-        async def read(response: Any = response, whole: bool = whole) -> None:
+        async def read(response: Response = response, whole: bool = whole) -> None:
             async with response:
-                if whole:
-                    await response.read()
-                else:
-                    [piece async for piece in response.stream]
+                await body_of(response, whole=whole)
 
         task = bench.start(read())
         await settle()
@@ -228,7 +207,7 @@ async def at_any_turn(bench: Bench) -> None:
                 task.cancel()
             await asyncio.wait({task})
             if not task.cancelled() and (error := task.exception()) is not None:
-                raise broken(f"It was cancelled after {turns} turns, and raised {shown(error)}.")
+                raise BrokenPromiseError(f"It was cancelled after {turns} turns, and raised {shown(error)}.")
             await _is_free(bench, transport, request, f"{'twice ' * twice}after {turns} turns")
 
 
@@ -237,6 +216,6 @@ async def _is_free(bench: Bench, transport: Transport, request: Request, when: s
         async with soon():
             await bench.fetch(transport, request)
     except Exception as error:
-        raise broken(
+        raise BrokenPromiseError(
             f"The only connection was not free for the next request, when one was cancelled {when}: {shown(error)}"
         ) from error

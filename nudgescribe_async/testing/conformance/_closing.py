@@ -14,10 +14,10 @@ from nudgescribe_async.errors import (
     OutcomeUnknownError,
     RequestNotSentError,
 )
-from nudgescribe_async.testing.conformance._bench import Bench, broken, expect, settle, shown, within
+from nudgescribe_async.testing.conformance._bench import Bench, expect, settle, shown, within
 from nudgescribe_async.testing.conformance._rule import RuleBook
-from nudgescribe_async.testing.conformance._servers import OK, RawConnection, RawRequest
-from nudgescribe_async.testing.conformance._values import Need
+from nudgescribe_async.testing.conformance._servers import Counted, Hanging, RawConnection
+from nudgescribe_async.testing.conformance._values import BrokenPromiseError, Need
 from nudgescribe_async.threads import in_own_thread
 from nudgescribe_async.transport import Request, Transport
 
@@ -49,23 +49,17 @@ async def more_than_once(bench: Bench) -> None:
 
 @BOOK.rule("After aclose, send is a ClientClosedError, and nothing is sent.")
 async def send_afterwards(bench: Bench) -> None:
-    seen = 0
-
-    async def handler(_: web.Request) -> web.Response:
-        nonlocal seen
-        seen += 1
-        return web.Response(text="ok")
-
     for used in (True, False):
-        transport, url = await bench.application(handler)
+        counted = Counted()
+        transport, url = await bench.application(counted.handler)
         if used:
             await bench.fetch(transport, Request(method="GET", url=url))
         await transport.aclose()
-        seen = 0
+        counted.seen = 0
         for _ in range(2):
             with bench.expect_error(ClientClosedError, "send after aclose"):
                 await transport.send(Request(method="PUT", url=url, body=b"body"))
-        expect(seen == 0, "A request was sent after aclose.")
+        expect(counted.seen == 0, "A request was sent after aclose.")
 
 
 @BOOK.rule("aclose cuts requests that wait for their answers: an OutcomeUnknownError.")
@@ -89,16 +83,11 @@ async def under_way(bench: Bench) -> None:
     "aclose ends requests that wait for a connection: nothing of them was sent, and the error says so.", Need.SOCKET
 )
 async def waiting(bench: Bench) -> None:
-    arrived = asyncio.Event()
-
-    async def handler(_: RawRequest, connection: RawConnection) -> None:
-        arrived.set()
-        await connection.gone()
-
-    server = await bench.raw(handler)
+    hanging = Hanging()
+    server = await bench.raw(hanging.handler)
     transport = await bench.transport(limit=1)
     bench.start(transport.send(Request(method="PUT", url=f"{server.url}/first")))
-    await arrived.wait()
+    await hanging.arrived.wait()
     second = bench.start(transport.send(Request(method="PUT", url=f"{server.url}/second")))
     await settle()
     await transport.aclose()
@@ -108,59 +97,44 @@ async def waiting(bench: Bench) -> None:
         pass
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and not second.done():
-            raise
-        raise broken(f"A request that had no connection yet ended with {shown(error)}.") from None
+            raise  # it is the rule that is cancelled, and not the request by its transport
+        raise BrokenPromiseError(f"A request that had no connection yet ended with {shown(error)}.") from None
     else:
-        raise broken("A request that had no connection yet was answered.")
+        raise BrokenPromiseError("A request that had no connection yet was answered.")
     expect(server.targets == ["/first"], f"The server saw {server.targets}.")
 
 
 @BOOK.rule("aclose with responses open drops their connections, and no cut body is taken for a whole one.", Need.SOCKET)
 async def open_responses(bench: Bench) -> None:
-    gone = asyncio.Event()
-
-    async def handler(_: RawRequest, connection: RawConnection) -> None:
-        await connection.say(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
-        await connection.gone()
-        gone.set()
-
-    server = await bench.raw(handler)
+    hanging = Hanging()
+    server = await bench.raw(hanging.handler)
     transport = await bench.transport()
-    response = await transport.send(Request(method="GET", url=server.url))
+    response = await transport.send(Request(method="GET", url=f"{server.url}/half"))
     pieces = aiter(response.stream)
     await anext(pieces)
     await transport.aclose()
-    await within(gone, "The transport was closed, and the connection of an open response was not.")
+    await within(hanging.gone, "The transport was closed, and the connection of an open response was not.")
     try:
         await anext(pieces)
     except (OutcomeUnknownError, ClientClosedError):
         pass
     except StopAsyncIteration:
-        raise broken("The transport was closed in the middle of an answer, which ended as if it were whole.") from None
+        raise BrokenPromiseError(
+            "The transport was closed in the middle of an answer, which ended as if it were whole."
+        ) from None
     await response.aclose()
 
 
 @BOOK.rule("After aclose nothing is left: no task, no connection, kept, cancelled, failed or half read.", Need.SOCKET)
 async def nothing_left(bench: Bench) -> None:
-    arrived = asyncio.Event()
-
-    async def handler(request: RawRequest, connection: RawConnection) -> None:
-        if request.target == "/kept":
-            await connection.say(OK)
-        elif request.target == "/half":
-            await connection.say(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
-            await connection.gone()
-        else:
-            arrived.set()
-            await connection.gone()
-
-    server = await bench.raw(handler)
+    hanging = Hanging()
+    server = await bench.raw(hanging.handler)
     before = asyncio.all_tasks()
     transport = await bench.transport()
-    kept = (bench.fetch(transport, Request(method="GET", url=f"{server.url}/kept")) for _ in range(5))
+    kept = (bench.fetch(transport, Request(method="GET", url=f"{server.url}/ok")) for _ in range(5))
     await asyncio.gather(*kept)
     silent = bench.start(transport.send(Request(method="PUT", url=f"{server.url}/silent")))
-    await arrived.wait()
+    await hanging.arrived.wait()
     silent.cancel()
     await asyncio.wait({silent})
     with bench.expect_error(OutcomeUnknownError, "No answer within read_timeout"):

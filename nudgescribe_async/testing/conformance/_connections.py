@@ -9,10 +9,10 @@ from typing import Final
 from aiohttp import web
 
 from nudgescribe_async.errors import NudgescribeError, OutcomeUnknownError, RequestNotSentError
-from nudgescribe_async.testing.conformance._bench import Bench, broken, chunks, expect, settle, within
+from nudgescribe_async.testing.conformance._bench import Bench, chunks, expect, settle, within
 from nudgescribe_async.testing.conformance._rule import RuleBook
-from nudgescribe_async.testing.conformance._servers import OK, RawConnection, RawRequest, RawServer, http
-from nudgescribe_async.testing.conformance._values import Need
+from nudgescribe_async.testing.conformance._servers import OK, RawConnection, RawRequest, RawServer, http, say_ok
+from nudgescribe_async.testing.conformance._values import BrokenPromiseError, Need
 from nudgescribe_async.transport import Request, StreamBody
 
 __all__ = ["BOOK"]
@@ -24,12 +24,9 @@ MANY: Final = 1_000
 
 @BOOK.rule("A connection is used again when an answer was read.", Need.SOCKET)
 async def used_again(bench: Bench) -> None:
-    async def handler(_: RawRequest, connection: RawConnection) -> None:
-        await connection.say(OK)
-
     transport = await bench.transport()
     for body in (None, b"ab", StreamBody(open=chunks(b"ab"), length=2), StreamBody(open=chunks(b"ab"))):
-        server = await bench.raw(handler)
+        server = await bench.raw(say_ok)
         for _ in range(2):
             await bench.fetch(transport, Request(method="PUT", url=server.url, body=body))
             await settle(1)
@@ -90,7 +87,9 @@ async def closed_while_idle(bench: Bench) -> None:
         try:
             got = await bench.fetch(transport, Request(method=method, url=server.url))
         except NudgescribeError as error:
-            raise broken(f"{method}: the connection had been closed before, and send raised {error!r}.") from error
+            raise BrokenPromiseError(
+                f"{method}: the connection had been closed before, and send raised {error!r}."
+            ) from error
         expect(got == b"ok", f"{method}: the answer was {got!r}.")
         await settle()
     expect(len(server.requests) == 3, f"Three requests arrived {len(server.requests)} times.")

@@ -11,7 +11,7 @@ from typing import Final
 from nudgescribe_async.errors import NudgescribeError, OutcomeUnknownError, RequestNotSentError
 from nudgescribe_async.testing.conformance._bench import Bench, expect, settle, text_of
 from nudgescribe_async.testing.conformance._rule import RuleBook
-from nudgescribe_async.testing.conformance._servers import HOST, OK, RawConnection, RawRequest
+from nudgescribe_async.testing.conformance._servers import HOST, OK, RawConnection, RawRequest, saying
 from nudgescribe_async.testing.conformance._values import Need
 from nudgescribe_async.transport import Request
 
@@ -108,11 +108,7 @@ async def malformed_head(bench: Bench) -> None:
         "a header without a name": b"HTTP/1.1 200 OK\r\n: value\r\nContent-Length: 0\r\n\r\n",
     }
 
-    async def handler(request: RawRequest, connection: RawConnection) -> None:
-        await connection.say(list(bad.values())[int(request.target[1:])])
-        connection.close()
-
-    server = await bench.raw(handler)
+    server = await bench.raw(saying(bad.values()))
     transport = await bench.transport()
     for number, what in enumerate(bad):
         with bench.expect_error(OutcomeUnknownError, f"An answer with {what}"):
@@ -178,38 +174,38 @@ def _secret_request(url: str, method: str = "PUT") -> Request:
 
 @BOOK.rule("No error, none of its causes and no traceback holds a query, the value of a header, a body or an answer.")
 async def no_secret_in_errors(bench: Bench) -> None:
+    answers = {
+        "nothing": b"",
+        "the request, sent back": None,
+        "a bad header": f"HTTP/1.1 200 OK\r\nbad header {SECRET}\r\n\r\n".encode(),
+        "a bad status": f"HTTP/1.1 {SECRET} OK\r\n\r\n".encode(),
+        "a bad length": f"HTTP/1.1 200 OK\r\nContent-Length: {SECRET}\r\n\r\n".encode(),
+        "half a head": f"HTTP/1.1 200 OK\r\nX-Token: {SECRET}\r\n".encode(),
+        "a bad chunk": f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{SECRET}\r\n".encode(),
+        "half a body": f"HTTP/1.1 200 OK\r\nX: {SECRET}\r\nContent-Length: 1000\r\n\r\n{SECRET}".encode(),
+        "a body that is no gzip": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 40\r\n\r\n"
+        + SECRET.encode().ljust(40),
+    }
+
     async def handler(request: RawRequest, connection: RawConnection) -> None:
-        answers = {
-            "nothing": b"",
-            "the request, sent back": request.head.encode() + request.body,
-            "a bad header": f"HTTP/1.1 200 OK\r\nbad header {SECRET}\r\n\r\n".encode(),
-            "a bad status": f"HTTP/1.1 {SECRET} OK\r\n\r\n".encode(),
-            "a bad length": f"HTTP/1.1 200 OK\r\nContent-Length: {SECRET}\r\n\r\n".encode(),
-            "half a head": f"HTTP/1.1 200 OK\r\nX-Token: {SECRET}\r\n".encode(),
-            "a bad chunk": f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{SECRET}\r\n".encode(),
-            "half a body": f"HTTP/1.1 200 OK\r\nX: {SECRET}\r\nContent-Length: 1000\r\n\r\n{SECRET}".encode(),
-            "a body that is no gzip": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 40\r\n\r\n"
-            + SECRET.encode().ljust(40),
-        }
-        names.extend(name for name in answers if name not in names)
-        await connection.say(answers[names[len(server.requests) - 1]])
+        said = [*answers.values()][len(server.requests) - 1]
+        await connection.say(request.head.encode() + request.body if said is None else said)
         connection.close()
 
-    names: list[str] = []
     server = await bench.raw(handler)
     transport = await bench.transport()
     errors: dict[str, NudgescribeError] = {}
-    while not names or len(errors) < len(names):
-        with bench.expect_error(OutcomeUnknownError, names[len(errors)] if names else "no answer") as caught:
+    for what in answers:
+        with bench.expect_error(OutcomeUnknownError, what) as caught:
             async with await transport.send(_secret_request(server.url)) as response:
                 await response.read()
-        errors[names[len(errors)]] = caught.error
-    with bench.expect_error(RequestNotSentError, "Nobody listens") as caught:
+        errors[what] = caught.error
+    with bench.expect_error(RequestNotSentError, "Nobody listens") as refused:
         await transport.send(_secret_request(f"http://{HOST}:{_port_of_nobody()}"))
-    errors["nobody listens"] = caught.error
-    with bench.expect_error(RequestNotSentError, "Nobody knows the name") as caught:
+    errors["nobody listens"] = refused.error
+    with bench.expect_error(RequestNotSentError, "Nobody knows the name") as unknown:
         await transport.send(_secret_request("http://nowhere.invalid"))
-    errors["nobody knows the name"] = caught.error
+    errors["nobody knows the name"] = unknown.error
     for what, error in errors.items():
         _expect_no_secret(error, what)
 

@@ -13,7 +13,7 @@ from typing import Final
 from nudgescribe_async.errors import RequestNotSentError
 from nudgescribe_async.testing.conformance._bench import Bench, expect, text_of
 from nudgescribe_async.testing.conformance._rule import RuleBook
-from nudgescribe_async.testing.conformance._servers import OK, RawConnection, RawRequest, RawServer
+from nudgescribe_async.testing.conformance._servers import RawConnection, RawRequest, RawServer, say_ok
 from nudgescribe_async.testing.conformance._values import Need
 from nudgescribe_async.transport import Request, Transport
 
@@ -43,12 +43,8 @@ def _environment(**values: str) -> Generator[None]:
         os.environ.update(before)
 
 
-async def _ok(_: RawRequest, connection: RawConnection) -> None:
-    await connection.say(OK)
-
-
 async def _tls_server(bench: Bench) -> RawServer:
-    return await bench.raw(_ok, tls=bench.certificates.server())
+    return await bench.raw(say_ok, tls=bench.certificates.server())
 
 
 async def _send(bench: Bench, transport: Transport, server: RawServer) -> RawRequest:
@@ -69,7 +65,7 @@ async def _send(bench: Bench, transport: Transport, server: RawServer) -> RawReq
 )
 async def tunnel(bench: Bench) -> None:
     server = await _tls_server(bench)
-    proxy = await bench.proxy(password=CREDENTIALS)
+    proxy = await bench.proxy(credentials=CREDENTIALS)
     transport = await bench.transport(
         proxy=f"http://{USER}:{ENCODED}@{proxy.address}", certificate_authority=bench.certificates.authority
     )
@@ -88,8 +84,8 @@ async def tunnel(bench: Bench) -> None:
 
 @BOOK.rule("http is forwarded: the proxy is asked for the whole address, and gets its credentials.", Need.PROXY)
 async def forwarded(bench: Bench) -> None:
-    server = await bench.raw(_ok)
-    proxy = await bench.proxy(password=CREDENTIALS)
+    server = await bench.raw(say_ok)
+    proxy = await bench.proxy(credentials=CREDENTIALS)
     transport = await bench.transport(proxy=f"http://{USER}:{ENCODED}@{proxy.address}")
     await _send(bench, transport, server)
     expect(len(proxy.requests) == 1, f"The proxy was asked {len(proxy.requests)} times.")
@@ -103,7 +99,7 @@ async def without_credentials(bench: Bench) -> None:
     transport = await bench.transport(
         proxy=f"http://{proxy.address}", certificate_authority=bench.certificates.authority
     )
-    for server in (await _tls_server(bench), await bench.raw(_ok)):
+    for server in (await _tls_server(bench), await bench.raw(say_ok)):
         proxy.requests.clear()
         await _send(bench, transport, server)
         expect(len(proxy.requests) == 1, f"The proxy was asked {len(proxy.requests)} times.")
@@ -169,7 +165,7 @@ async def answered_by_the_proxy(bench: Bench) -> None:
 @BOOK.rule("The proxies of the environment are not used unless that is asked for.", Need.TLS)
 async def not_of_the_environment(bench: Bench) -> None:
     proxy = await bench.proxy()
-    servers = (await _tls_server(bench), await bench.raw(_ok))
+    servers = (await _tls_server(bench), await bench.raw(say_ok))
     address = f"http://{proxy.address}"
     names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     with _environment(**dict.fromkeys(names, address)):
@@ -185,7 +181,7 @@ async def not_of_the_environment(bench: Bench) -> None:
     Need.TLS,
 )
 async def of_the_environment(bench: Bench) -> None:
-    proxy = await bench.proxy(password=CREDENTIALS)
+    proxy = await bench.proxy(credentials=CREDENTIALS)
     server = await _tls_server(bench)
     address = f"http://{USER}:{ENCODED}@{proxy.address}"
     with _environment(https_proxy=address, HTTPS_PROXY=address):
@@ -206,7 +202,7 @@ def _write_netrc(home: Path) -> str:
 
 
 async def _without_netrc(bench: Bench, *, trust_env: bool) -> None:
-    server = await bench.raw(_ok)
+    server = await bench.raw(say_ok)
     with tempfile.TemporaryDirectory() as folder, _environment(NETRC=_write_netrc(Path(folder)), HOME=folder):
         transport = await bench.transport(trust_env=trust_env)
         await bench.fetch(transport, Request(method="GET", url=server.url))

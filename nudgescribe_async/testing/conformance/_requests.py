@@ -6,13 +6,12 @@ from collections import Counter
 from typing import Any, Final
 
 import attrs
-from aiohttp import web
 
 from nudgescribe_async.errors import ConfigurationError
 from nudgescribe_async.testing.conformance._bench import Bench, expect
 from nudgescribe_async.testing.conformance._bodies import METHODS
 from nudgescribe_async.testing.conformance._rule import RuleBook
-from nudgescribe_async.testing.conformance._servers import OK, RawConnection, RawRequest
+from nudgescribe_async.testing.conformance._servers import Counted, say_ok
 from nudgescribe_async.testing.conformance._values import Need
 from nudgescribe_async.transport import Request
 
@@ -21,22 +20,6 @@ __all__ = ["BOOK"]
 BOOK: Final = RuleBook("requests")
 OF_HTTP: Final = {"host", "connection", "accept", "accept-encoding", "user-agent", "content-length", "te"}
 """What a transport may add: how HTTP goes about it, and nothing of what is meant."""
-
-
-async def _ok(_: RawRequest, connection: RawConnection) -> None:
-    await connection.say(OK)
-
-
-class Counted:
-    """Counts what arrives."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    async def handler(self, _: web.Request) -> web.Response:
-        """Count it."""
-        self.seen += 1
-        return web.Response(text="ok")
 
 
 @BOOK.rule("A header arrives once, with the value that it was given, under its name in whatever case.", Need.SOCKET)
@@ -52,7 +35,7 @@ async def headers_as_given(bench: Bench) -> None:
         "User-Agent": "conformance/1",
         "X-Quoted": '"a\tb"; c=\\',
     }
-    server = await bench.raw(_ok)
+    server = await bench.raw(say_ok)
     transport = await bench.transport()
     for method, body in (("GET", None), ("POST", b"body"), ("DELETE", b"body")):
         await bench.fetch(transport, Request(method=method, url=server.url, headers=given, body=body))
@@ -65,7 +48,7 @@ async def headers_as_given(bench: Bench) -> None:
     "Nothing is added to the headers but what HTTP itself needs: no credentials, no type of content.", Need.SOCKET
 )
 async def nothing_added(bench: Bench) -> None:
-    server = await bench.raw(_ok)
+    server = await bench.raw(say_ok)
     transport = await bench.transport()
     for method in METHODS:
         for body in (None, b"body"):
@@ -82,7 +65,7 @@ async def nothing_added(bench: Bench) -> None:
     "Each request says which host it is for, and asks for nothing but HTTP/1.1 on a plain connection.", Need.SOCKET
 )
 async def host(bench: Bench) -> None:
-    server = await bench.raw(_ok)
+    server = await bench.raw(say_ok)
     transport = await bench.transport()
     await bench.fetch(transport, Request(method="GET", url=f"{server.url}/path"))
     (request,) = server.requests
@@ -97,7 +80,7 @@ async def host(bench: Bench) -> None:
     Need.SOCKET,
 )
 async def address_as_given(bench: Bench) -> None:
-    server = await bench.raw(_ok)
+    server = await bench.raw(say_ok)
     transport = await bench.transport()
     usual = (
         "/x%2Fy?signature=a%2Bb%3D&empty=&space=%20&plus=+",

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
-from nudgescribe_async.testing.conformance._bench import Bench, broken, shown
+from nudgescribe_async.testing.conformance._bench import Bench, shown
 from nudgescribe_async.testing.conformance._certificates import certificates
 from nudgescribe_async.testing.conformance._values import (
     BrokenPromiseError,
@@ -66,11 +66,11 @@ class Rule:
             async with Bench(factory, self.name) as bench:
                 await bench.try_out(self._scenario(bench), patience)
         except BrokenPromiseError as error:
-            raise broken(f"{self.name}: {self.promise}\n{error}") from error.__cause__
+            raise BrokenPromiseError(f"{self.name}: {self.promise}\n{error}") from error.__cause__
         except NotApplicableError:
             raise
         except Exception as error:
-            raise broken(f"{self.name}: {self.promise}\n{shown(error)}") from error
+            raise BrokenPromiseError(f"{self.name}: {self.promise}\n{shown(error)}") from error
 
 
 class RuleBook:

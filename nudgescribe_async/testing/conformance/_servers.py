@@ -7,7 +7,7 @@ import logging
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EMPTY",
+    "HOST",
     "OK",
     "AppHandler",
     "AppServer",
+    "Counted",
+    "Hanging",
     "ProxyServer",
     "RawConnection",
     "RawHandler",
@@ -30,6 +33,8 @@ __all__ = [
     "RawServer",
     "application",
     "http",
+    "say_ok",
+    "saying",
 ]
 
 HOST: Final = "127.0.0.1"
@@ -118,6 +123,47 @@ class RawConnection:
 RawHandler: TypeAlias = Callable[[RawRequest, RawConnection], Awaitable[None]]
 
 
+async def say_ok(_: RawRequest, connection: RawConnection) -> None:
+    """Answer, whatever it is."""
+    await connection.say(OK)
+
+
+def saying(answers: Iterable[bytes]) -> RawHandler:
+    """What says one of the answers, the first to a request for ``/0``, and closes."""
+    given = [*answers]
+
+    async def handler(request: RawRequest, connection: RawConnection) -> None:
+        await connection.say(given[int(request.target[1:])])
+        connection.close()
+
+    return handler
+
+
+class Hanging:
+    """Answers what is for ``/ok``, and begins to answer what is for ``/half``; then it waits until the client has gone.
+
+    Attributes:
+        arrived: a request has come that has no answer, or half of one.
+        gone: the client of one has gone.
+    """
+
+    def __init__(self) -> None:
+        self.arrived = asyncio.Event()
+        self.gone = asyncio.Event()
+
+    async def handler(self, request: RawRequest, connection: RawConnection) -> None:
+        """Answer, or hang."""
+        if request.target == "/ok":
+            await connection.say(OK)
+            return
+        if request.target == "/half":
+            await connection.say(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        self.arrived.set()
+        await connection.gone()
+        self.gone.set()
+        connection.close()
+
+
 class RawServer:
     """Reads requests, one after the other on each connection, and lets a handler do what it wants with them.
 
@@ -126,6 +172,7 @@ class RawServer:
         connections: how many there were.
         found: a client has come.
         lost: a client has gone away, or was sent away.
+        failure: what a handler has raised.
     """
 
     def __init__(self, handler: RawHandler, *, read_bodies: bool = True, tls: ssl.SSLContext | None = None) -> None:
@@ -192,20 +239,18 @@ class RawServer:
         self._left.append(connection)
         self.connections += 1
         self.found.set()
-        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            try:
-                while not writer.is_closing():
-                    await self._one(connection)
-            except asyncio.LimitOverrunError:
-                pass
-            except Exception as error:
-                if isinstance(error, (ConnectionError, asyncio.IncompleteReadError)):
-                    raise
-                self.failure = error
-            finally:
-                self.lost.set()
-            writer.close()
-        self.lost.set()
+        try:
+            while not writer.is_closing():
+                await self._one(connection)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            return  # the client has gone, or the server is stopped, which closes what is left
+        except asyncio.LimitOverrunError:
+            pass  # a head without end
+        except Exception as error:  # noqa: BLE001 - it is told when the server is stopped
+            self.failure = error
+        finally:
+            self.lost.set()
+        writer.close()
 
     async def _one(self, connection: RawConnection) -> None:
         request = RawRequest(await connection.reader.readuntil(b"\r\n\r\n"), b"")
@@ -218,12 +263,16 @@ class RawServer:
 class ProxyServer:
     """A proxy that tunnels with ``CONNECT``, forwards what has an absolute address, and keeps what it was asked.
 
+    Args:
+        credentials: the value of ``Proxy-Authorization`` that it wants; ``None`` takes any, and none.
+        refuse: the status with which it refuses everything.
+
     Attributes:
         requests: their heads.
     """
 
-    def __init__(self, *, password: str | None = None, refuse: int | None = None) -> None:
-        self._wanted = password
+    def __init__(self, *, credentials: str | None = None, refuse: int | None = None) -> None:
+        self._wanted = credentials
         self._refuse = refuse
         self._server = RawServer(self._pass_on, read_bodies=False)
 
@@ -307,10 +356,22 @@ def application(handler: AppHandler) -> web.Application:
     return app
 
 
+class Counted:
+    """An ``AppHandler`` that counts what arrives."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    async def handler(self, _: web.Request) -> web.Response:
+        """Count it."""
+        self.seen += 1
+        return web.Response(text="ok")
+
+
 class AppServer:
     """An ``aiohttp.web`` application that listens."""
 
-    failure: Exception | None = None
+    failure: Exception | None = None  # nothing goes wrong with it: it answers with 500
 
     def __init__(self, handler: AppHandler) -> None:
         self._runner = web.AppRunner(

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Final
 
 from nudgescribe_async.errors import OutcomeUnknownError, RequestNotSentError
-from nudgescribe_async.testing.conformance._bench import Bench, broken, expect, shown, within
+from nudgescribe_async.testing.conformance._bench import Bench, body_of, expect, shown, within
 from nudgescribe_async.testing.conformance._rule import RuleBook
-from nudgescribe_async.testing.conformance._servers import OK, RawConnection, RawRequest
-from nudgescribe_async.testing.conformance._values import Need
+from nudgescribe_async.testing.conformance._servers import OK, Hanging, RawConnection, RawRequest, say_ok
+from nudgescribe_async.testing.conformance._values import BrokenPromiseError, Need
 from nudgescribe_async.transport import Request, StreamBody
 
 __all__ = ["BOOK"]
@@ -37,16 +37,11 @@ async def connecting(bench: Bench) -> None:
 
 @BOOK.rule("connect_timeout spans waiting for a free connection, which is a RequestNotSentError.")
 async def waiting_for_a_connection(bench: Bench) -> None:
-    arrived = asyncio.Event()
-
-    async def handler(_: RawRequest, connection: RawConnection) -> None:
-        arrived.set()
-        await connection.gone()
-
-    server = await bench.raw(handler)
+    hanging = Hanging()
+    server = await bench.raw(hanging.handler)
     transport = await bench.transport(limit=1)
     bench.start(transport.send(Request(method="PUT", url=f"{server.url}/first")))
-    await arrived.wait()
+    await hanging.arrived.wait()
     with bench.expect_error(RequestNotSentError, "No connection was free within connect_timeout"):
         await transport.send(Request(method="PUT", url=f"{server.url}/second", connect_timeout=SHORT))
     expect(server.targets == ["/first"], "The request that got no connection in time was sent all the same.")
@@ -57,9 +52,10 @@ async def no_answer(bench: Bench) -> None:
     server = await bench.raw(_silent)
     transport = await bench.transport()
     for body in (None, b"body"):
+        server.lost.clear()
         with bench.expect_error(OutcomeUnknownError, "No answer within read_timeout"):
             await transport.send(Request(method="PUT", url=server.url, body=body, read_timeout=SHORT))
-    await within(server.lost, "The connection was not dropped.")
+        await within(server.lost, "The connection was not dropped.")
     expect(len(server.requests) == 2, f"Two requests were sent {len(server.requests)} times.")
 
 
@@ -75,10 +71,7 @@ async def stalled_answer(bench: Bench) -> None:
         server.lost.clear()
         response = await transport.send(Request(method="GET", url=server.url, read_timeout=SHORT))
         with bench.expect_error(OutcomeUnknownError, "Nothing more of the body came within read_timeout"):
-            if whole:
-                await response.read()
-            else:
-                [piece async for piece in response.stream]
+            await body_of(response, whole=whole)
         await response.aclose()
         await within(server.lost, "The connection of an answer that stalled was not dropped.")
 
@@ -122,15 +115,12 @@ async def slow_answer(bench: Bench) -> None:
 
 @BOOK.rule("read_timeout is about the server: a body whose stream is slow itself is sent in peace.")
 async def slow_body(bench: Bench) -> None:
-    async def handler(_: RawRequest, connection: RawConnection) -> None:
-        await connection.say(OK)
-
     async def slow() -> AsyncIterator[bytes]:
         for _ in range(3):
             yield b"x"
             await asyncio.sleep(SHORT * 2)
 
-    server = await bench.raw(handler)
+    server = await bench.raw(say_ok)
     transport = await bench.transport()
     request = Request(method="PUT", url=server.url, body=StreamBody(open=slow), read_timeout=SHORT * 2)
     await _goes_well(bench.fetch(transport, request), b"ok")
@@ -152,5 +142,5 @@ async def _goes_well(fetching: Awaitable[bytes], expected: bytes) -> None:
     try:
         got = await fetching
     except Exception as error:
-        raise broken(f"It was given up: {shown(error)}") from error
+        raise BrokenPromiseError(f"It was given up: {shown(error)}") from error
     expect(got == expected, f"The answer was {got!r} instead of {expected!r}.")

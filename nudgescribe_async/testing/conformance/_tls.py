@@ -9,7 +9,7 @@ from typing import Final
 from nudgescribe_async.errors import RequestNotSentError
 from nudgescribe_async.testing.conformance._bench import Bench, chunks, expect, within
 from nudgescribe_async.testing.conformance._rule import RuleBook
-from nudgescribe_async.testing.conformance._servers import OK, RawConnection, RawRequest
+from nudgescribe_async.testing.conformance._servers import Hanging, say_ok
 from nudgescribe_async.testing.conformance._values import Need
 from nudgescribe_async.transport import Request, StreamBody
 
@@ -18,12 +18,8 @@ __all__ = ["BOOK"]
 BOOK: Final = RuleBook("tls", Need.SOCKET, Need.TLS)
 
 
-async def _ok(_: RawRequest, connection: RawConnection) -> None:
-    await connection.say(OK)
-
-
 async def _refused(bench: Bench, certificate: ssl.SSLContext, what: str, *, trusts: bool = True) -> None:
-    server = await bench.raw(_ok, tls=certificate)
+    server = await bench.raw(say_ok, tls=certificate)
     transport = await bench.transport(certificate_authority=bench.certificates.authority if trusts else None)
     for _ in range(2):
         with bench.expect_error(RequestNotSentError, what):
@@ -33,7 +29,7 @@ async def _refused(bench: Bench, certificate: ssl.SSLContext, what: str, *, trus
 
 @BOOK.rule("It speaks TLS with a server whose certificate its authority has issued, and keeps the connection.")
 async def trusted(bench: Bench) -> None:
-    server = await bench.raw(_ok, tls=bench.certificates.server())
+    server = await bench.raw(say_ok, tls=bench.certificates.server())
     transport = await bench.transport(certificate_authority=bench.certificates.authority)
     for url in (server.url, f"https://localhost:{server.port}"):
         for _ in range(2):
@@ -80,26 +76,20 @@ async def no_tls(bench: Bench) -> None:
 
 @BOOK.rule("An answer over TLS that is broken off is never taken for a whole one, and its connection is dropped.")
 async def broken_off(bench: Bench) -> None:
-    gone = asyncio.Event()
-
-    async def handler(_: RawRequest, connection: RawConnection) -> None:
-        await connection.say(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nhalf")
-        await connection.gone()
-        gone.set()
-
-    server = await bench.raw(handler, tls=bench.certificates.server())
+    hanging = Hanging()
+    server = await bench.raw(hanging.handler, tls=bench.certificates.server())
     transport = await bench.transport(certificate_authority=bench.certificates.authority)
-    response = await transport.send(Request(method="GET", url=server.url))
+    response = await transport.send(Request(method="GET", url=f"{server.url}/half"))
     await anext(aiter(response.stream))
     await response.aclose()
-    await within(gone, "A response was closed in the middle, and its TLS connection is still there.")
+    await within(hanging.gone, "A response was closed in the middle, and its TLS connection is still there.")
 
 
 @BOOK.rule("A stream can be uploaded over TLS.")
 async def upload(bench: Bench) -> None:
     block = bytes(range(256)) * 256
 
-    server = await bench.raw(_ok, tls=bench.certificates.server())
+    server = await bench.raw(say_ok, tls=bench.certificates.server())
     transport = await bench.transport(certificate_authority=bench.certificates.authority)
     for length in (None, 32 * len(block)):
         body = StreamBody(open=chunks(*[block] * 32), length=length)

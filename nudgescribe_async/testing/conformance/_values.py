@@ -26,7 +26,8 @@ class BrokenPromiseError(AssertionError):
 class NotApplicableError(unittest.SkipTest):
     """A transport cannot do what a rule is about, and says so.
 
-    A transport factory raises it, with the reason, which is shown. It is a ``SkipTest``, which pytest and unittest both report as skipped.
+    A transport factory raises it, with the reason, which is shown. It is a ``SkipTest``, which pytest and unittest both
+    report as skipped.
     """
 
 
