@@ -95,10 +95,11 @@ class _Writer:
         if not any(isinstance(method, ast.AsyncFunctionDef) for method, _ in methods):
             return None
         for method, home in methods:
-            returns = ast.unparse(method.returns or method)
-            if ("PageIterator" in returns) is not isinstance(method, ast.FunctionDef) or (
-                isinstance(method, ast.FunctionDef) and not returns.startswith("PageIterator[")
-            ):
+            returns = "" if method.returns is None else ast.unparse(method.returns)
+            # What is not awaited gives an iterator over pages, and nothing else does: ``blocking`` tells them apart by that.
+            is_awaited = isinstance(method, ast.AsyncFunctionDef)
+            fits = "PageIterator" not in returns if is_awaited else returns.startswith("PageIterator[")
+            if not fits:
                 raise _unknown(home, method.name, _BLOCKING)
         body = [self.method(method, home) for method, home in methods]
         return _class(name, [], _docstring(module.class_named(name)), body)

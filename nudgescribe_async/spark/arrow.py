@@ -1,4 +1,4 @@
-"""The types of columns in Spark and in Arrow, and batches of them. The only module that knows pyarrow, which has no types."""
+"""The types of columns in Spark and in Arrow, and the batches that a read makes of them. pyarrow has no types."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ __all__ = [
     "EXTRA",
     "GROUPS",
     "MESSAGES",
+    "PAGE",
     "PROFILE_FIELDS",
     "Field",
     "Kind",
@@ -255,7 +256,7 @@ class Table:
             if field.name in given:
                 values = [*given[field.name]]
             elif field.profile_field is not None:
-                values = [*map(methodcaller("get", field.profile_field), profiles)]
+                values = [*map(_getter(field.profile_field), profiles)]
             else:
                 values = [*map((attrgetter if attributes else _getter)(field.name), items)]
             made[field.name] = self._fitted(field, values, misfits)

@@ -18,6 +18,7 @@ from nudgescribe_async.bulk.files import is_private, own_folder
 from nudgescribe_async.client import Nudgescribe
 from nudgescribe_async.errors import ConfigurationError
 from nudgescribe_async.shapes import Secret, hidden
+from nudgescribe_async.spark.options import HIDDEN
 from nudgescribe_async.spark.pace import Lane, PacedTransport
 from nudgescribe_async.token_store import FileTokenStore
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CONNECTION_OPTIONS", "Connection"]
 
-_LOGIN: Final = ("secret_api_key", "secret_email", "secret_password")
+_LOGIN: Final = (f"{HIDDEN}api_key", f"{HIDDEN}email", f"{HIDDEN}password")
+"""The options that ``_Login`` is made of."""
 CONNECTION_OPTIONS: Final = frozenset(
     {*_LOGIN, "secret_api_code", "base_url", "first_page", "token_folder", "profile_decryptor"}
 )
@@ -76,7 +78,6 @@ class Connection:
         if there and len(there) < len(_LOGIN):
             missing = " and ".join(repr(name) for name in _LOGIN if name not in given)
             raise ConfigurationError(f"Credentials as options are three, or none. Missing: {missing}.")
-        api_key, email, password = (given.needed(name) for name in _LOGIN) if there else (None, None, None)
         folder = given.text("token_folder")
         if folder is not None and not Path(folder).is_absolute():
             raise given.wrong("token_folder", f"must be an absolute path, of a folder on each machine; got {folder!r}")
@@ -84,9 +85,7 @@ class Connection:
         if decryptor is not None and not all(decryptor.partition(":")[::2]):
             raise given.wrong("profile_decryptor", f"must be as in 'package.module:function'; got {decryptor!r}")
         return cls(
-            login=_Login(api_key=api_key, email=email, password=password)
-            if api_key is not None and email is not None and password is not None
-            else None,
+            login=_Login(**{name.removeprefix(HIDDEN): given.needed(name) for name in _LOGIN}) if there else None,
             api_code=given.text("secret_api_code"),
             base_url=given.text("base_url"),
             first_page=given.whole("first_page", least=0, most=1),
@@ -170,5 +169,7 @@ def _private_folder(given: str | None) -> Path:
     folder = Path(given) if given is not None else own_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
     if not is_private(folder):
-        raise ConfigurationError(f"{folder} is not a folder of yours alone (mode 0700).")
+        raise ConfigurationError(
+            f"{folder} is not a folder of yours alone. Make it one (mode 0700), or name another as 'token_folder'."
+        )
     return folder

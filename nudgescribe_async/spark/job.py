@@ -15,7 +15,7 @@ from nudgescribe_async.spark.pace import Lane
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["STREAM_ONLY", "Job", "Limits", "Range", "Resource", "Runs", "Share", "divided"]
+__all__ = ["KNOWN", "STREAM_ONLY", "Job", "Limits", "Range", "Resource", "Runs", "Share", "divided"]
 
 Resource: TypeAlias = Literal["customers", "messages", "campaigns", "groups", "profile_fields"]
 Runs: TypeAlias = "tuple[int, ...] | Literal['latest', 'all']"
@@ -170,18 +170,18 @@ class Job:
     connection: Connection
     resource: Resource
     limits: Limits
-    customer_group_id: str | None = None
-    workspace_id: str | None = None
-    campaign_ids: tuple[str, ...] = ()
-    runs: Runs = "latest"
-    pages: tuple[int, int | None] = (0, None)
-    profile_columns: bool = False
-    message_columns: tuple[str, ...] = ()
-    columns: tuple[str, ...] | None = None
-    pages_per_partition: int | None = None
-    strict: bool = False
-    start_after: int | Literal["latest"] = 0
-    poll_seconds: float = 10.0
+    customer_group_id: str | None
+    workspace_id: str | None
+    campaign_ids: tuple[str, ...]
+    runs: Runs
+    pages: tuple[int, int | None]
+    profile_columns: bool
+    message_columns: tuple[str, ...]
+    columns: tuple[str, ...] | None
+    pages_per_partition: int | None
+    strict: bool
+    start_after: int | Literal["latest"]
+    poll_seconds: float
 
     @classmethod
     def of(cls, options: Mapping[str, str], *, stream: bool = False) -> Job:

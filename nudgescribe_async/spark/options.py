@@ -23,8 +23,8 @@ __all__ = ["HIDDEN", "Given", "without_secrets"]
 HIDDEN: Final = "secret_"
 """What the names of secret options begin with."""
 
-LEAST: Final = 0.001
-MOST: Final = 1e6
+_LEAST: Final = 0.001
+_MOST: Final = 1e6
 """Between which numbers that are not whole have to be. Beyond them, moments are no longer told apart, or never come."""
 
 _WHAT_SPARK_SHOWS: Final = ("api_key", "email", "password", "api_code")
@@ -142,8 +142,8 @@ class Given:
             number = float(text)
         except ValueError:
             number = math.nan
-        if not LEAST <= number <= MOST:
-            raise self.wrong(name, f"must be a number from {LEAST} to {MOST:,.0f}; got {text!r}")
+        if not _LEAST <= number <= _MOST:
+            raise self.wrong(name, f"must be a number from {_LEAST} to {_MOST:,.0f}; got {text!r}")
         return number
 
     def flag(self, name: str, *, default: bool) -> bool:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nudgescribe_async.spark.columns import Field
     from nudgescribe_async.spark.job import Job
 
-__all__ = ["Chunk", "chunks", "fields_of", "plan", "runs_with_files"]
+__all__ = ["Chunk", "chunks", "fields_of", "for_the_driver", "operation_of", "plan", "runs_with_files"]
 
 ROWS: Final = 2_000
 """Rows from which on a batch is made; of customers it ends with a page."""

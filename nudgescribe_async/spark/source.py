@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from nudgescribe_async.spark.columns import Field
 
-__all__ = ["NudgescribeDataSource"]
+__all__ = ["NudgescribeDataSource", "NudgescribeReader", "Part", "RowsOfShares"]
 
 
 class NudgescribeDataSource(DataSource):
@@ -121,12 +121,12 @@ class NudgescribeReader(DataSourceReader):
     """
 
     def __init__(self, job: Job, fields: Sequence[Field], schema: StructType) -> None:
-        self.job = job
+        self._job = job
         self._rows = RowsOfShares(job, fields, schema)
 
     def partitions(self) -> Sequence[InputPartition]:
         """Ask how many pages there are, and divide them."""
-        return [Part(share) for share in asyncio.run(plan(self.job))]
+        return [Part(share) for share in asyncio.run(plan(self._job))]
 
     def read(self, partition: InputPartition) -> Iterator[Any]:
         """Read one share."""

@@ -69,7 +69,7 @@ class RunsReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
             return _merged({}, self._found)
         return _merged({}, dict.fromkeys(self._job.campaign_ids, start))
 
-    def latestOffset(self, start: Mapping[str, Any] | None = None, limit: object = None) -> dict[str, Any]:  # noqa: ARG002, N802
+    def latestOffset(self, start: Mapping[str, Any] | None = None, limit: object = None) -> dict[str, Any]:  # noqa: ARG002, N802 - Spark's names
         """The latest run of each campaign that has files.
 
         Args:

@@ -92,16 +92,16 @@ class WritePlan:
     workspace_id: str
     customer_group_id: str
     columns: tuple[str, ...]
-    identifier: str | None = None
-    refused_fails: bool = True
-    report: str | None = None
-    dry_run: bool = False
-    validate: bool = True
-    rows_per_request: int = 10_000
-    keep_refused: int = 1_000
-    spool: str | None = None
-    per_second: float | None = None
-    parallelism: int | None = None
+    identifier: str | None
+    refused_fails: bool
+    report: str | None
+    dry_run: bool
+    validate: bool
+    rows_per_request: int
+    keep_refused: int
+    spool: str | None
+    per_second: float | None
+    parallelism: int | None
 
     @classmethod
     def of(cls, given: Given, columns: Sequence[str]) -> WritePlan:
@@ -195,7 +195,7 @@ def customers_writer(options: Mapping[str, str], schema: types.StructType, *, ov
     plan = WritePlan.of(given, schema.fieldNames())
     _check_types(schema)
     if plan.validate:
-        fields = asyncio.run(_read_fields(connection, plan))
+        fields = asyncio.run(_fields_of_the_workspace(connection, plan))
         _check_columns(plan.columns, fields)
     else:
         connection.check()
@@ -221,7 +221,7 @@ class CustomersWriter(DataSourceArrowWriter):
         """
         context = TaskContext.get()
         partition, attempt = (0, 0) if context is None else (context.partitionId(), context.attemptNumber())
-        self._plan.lane(partition)
+        self._plan.lane(partition)  # a wrong option is an error, not an outcome to report
         try:
             return PartitionWritten(self._written(iterator, partition, attempt))
         except NudgescribeError as error:
@@ -316,7 +316,8 @@ class CustomersWriter(DataSourceArrowWriter):
             )
 
 
-async def _read_fields(connection: Connection, plan: WritePlan) -> Sequence[ProfileField]:
+async def _fields_of_the_workspace(connection: Connection, plan: WritePlan) -> Sequence[ProfileField]:
+    """The profile fields, once it is known that the group is there."""
     async with connection.new_client(lane=plan.lane(None)) as ns:
         await _check_group(ns, plan)
         return await ns.profile_fields.list(plan.workspace_id)

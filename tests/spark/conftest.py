@@ -1,6 +1,7 @@
 """A session of Spark, and a service for it: the sandbox in a thread of its own, which the processes of Spark ask.
 
-Without PySpark, Java, or a pandas that PySpark works with, what needs them is skipped; with ``NUDGESCRIBE_TEST_SPARK=1`` it fails.
+Without PySpark, Java, or a pandas that PySpark works with, what needs Spark is skipped; with ``NUDGESCRIBE_TEST_SPARK=1``
+it fails.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,8 @@ from nudgescribe_async.testing._sandbox_thread import ThreadedSandbox
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from nudgescribe_async.sandbox import Sandbox
 
 DEMANDED = os.environ.get("NUDGESCRIBE_TEST_SPARK") == "1"
 
@@ -38,11 +41,16 @@ def why_not() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """A session on this machine: two tasks at once, each tried four times."""
+def spark_is_here() -> None:
+    """For what starts a Spark of its own."""
     reason = why_not()
     if reason is not None:
         pytest.fail(reason) if DEMANDED else pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def spark(spark_is_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """A session on this machine: two tasks at once, each tried four times."""
     from pyspark.sql import SparkSession
 
     from nudgescribe_async.spark import NudgescribeDataSource
@@ -76,15 +84,25 @@ def served() -> Iterator[ThreadedSandbox]:
 
 
 @pytest.fixture
-def options(served: ThreadedSandbox, tmp_path: Path) -> dict[str, str]:
+def options_for(tmp_path: Path) -> Callable[[Sandbox], dict[str, str]]:
+    """The options that lead to a service."""
+
+    def found(sandbox: Sandbox) -> dict[str, str]:
+        return {
+            "base_url": sandbox.url,
+            "secret_api_key": sandbox.credentials.api_key,
+            "secret_email": sandbox.credentials.email,
+            "secret_password": sandbox.credentials.password,
+            "token_folder": str(tmp_path / "tokens"),
+        }
+
+    return found
+
+
+@pytest.fixture
+def options(served: ThreadedSandbox, options_for: Callable[[Sandbox], dict[str, str]]) -> dict[str, str]:
     """The options that lead to the service."""
-    return {
-        "base_url": served.url,
-        "secret_api_key": served.credentials.api_key,
-        "secret_email": served.credentials.email,
-        "secret_password": served.credentials.password,
-        "token_folder": str(tmp_path / "tokens"),
-    }
+    return options_for(served)
 
 
 @pytest.fixture

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("pyspark", reason="the extra spark is not installed")
-
-if int(version("pandas").partition(".")[0]) >= 3:
-    pytest.skip("PySpark does not work with pandas 3", allow_module_level=True)
-if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
-    pytest.skip("there is no Java", allow_module_level=True)
-
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "spark_cluster.py"
 
 
+@pytest.mark.usefixtures("spark_is_here")
+def test_spark_is_here_where_it_is_demanded() -> None:
+    """Without PySpark, other modules are skipped as a whole, and none of their fixtures can say so."""
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("spark_is_here")
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are looked for in /proc")
 def test_two_executors_read_what_an_export_does_whatever_is_killed_and_keep_the_limit() -> None:
     # The scripts import what stands beside them.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,9 +23,11 @@ from nudgescribe_async.spark.columns import EXTRA, Field, Table
 from nudgescribe_async.spark.job import Job, Range, Share
 from nudgescribe_async.spark.reading import Chunk, chunks, fields_of, plan, runs_with_files
 
+MakeJob = Callable[..., Job]
+
 
 @pytest.fixture
-async def sandbox(tmp_path: Path) -> Any:
+async def sandbox() -> AsyncIterator[Sandbox]:
     async with Sandbox(page_size=10, rows_per_file=2) as running:
         await running.create_profile_field("external_id", "string")
         await running.create_profile_field("age", "number")
@@ -33,16 +35,9 @@ async def sandbox(tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def job(sandbox: Sandbox, tmp_path: Path) -> Any:
+def job(sandbox: Sandbox, options_for: Callable[[Sandbox], dict[str, str]]) -> MakeJob:
     def make(**options: str) -> Job:
-        known = {
-            "base_url": sandbox.url,
-            "secret_api_key": sandbox.credentials.api_key,
-            "secret_email": sandbox.credentials.email,
-            "secret_password": sandbox.credentials.password,
-            "token_folder": str(tmp_path / "tokens"),
-        }
-        return Job.of({**known, **options})
+        return Job.of({**options_for(sandbox), **options})
 
     return make
 
@@ -67,7 +62,7 @@ async def rows_of(job: Job, share: Share, *wanted: str) -> list[tuple[Any, ...]]
 
 
 @pytest.mark.parametrize("parallelism", [1, 4, 50])
-async def test_shares_together_have_every_customer_once(sandbox: Sandbox, job: Any, parallelism: int) -> None:
+async def test_shares_together_have_every_customer_once(sandbox: Sandbox, job: MakeJob, parallelism: int) -> None:
     group = await group_of(sandbox, 95)
     asked = job(customer_group_id=group, parallelism=str(parallelism))
     shares = await plan(asked)
@@ -75,18 +70,17 @@ async def test_shares_together_have_every_customer_once(sandbox: Sandbox, job: A
     found = [item for share in shares for item in await items_of(asked, share)]
     async with Nudgescribe(sandbox.credentials, base_url=sandbox.url) as ns:
         assert found == await ns.customers.iter(group).collect()
-    logins = sum(record.operation == "auth.authenticate" for record in sandbox.log)
-    assert logins == 2  # the other one is of this test
+    assert sandbox.count("auth.authenticate") == 2  # the other one is of this test
 
 
-async def test_tasks_at_once_log_in_once(sandbox: Sandbox, job: Any) -> None:
+async def test_tasks_at_once_log_in_once(sandbox: Sandbox, job: MakeJob) -> None:
     asked = job(customer_group_id=await group_of(sandbox, 95), parallelism="8")
     shares = asked.shares([Range(first=1, last=10, pages=10)])
     await asyncio.gather(*(items_of(asked, share) for share in shares))
     assert sandbox.count("auth.authenticate") == 1
 
 
-async def test_a_limit_on_requests_holds_for_the_driver_and_the_tasks_together(sandbox: Sandbox, job: Any) -> None:
+async def test_a_limit_on_requests_holds_for_the_driver_and_the_tasks_together(sandbox: Sandbox, job: MakeJob) -> None:
     limited = sandbox.inject(RateLimit(8, 0.5))
     asked = job(customer_group_id=await group_of(sandbox, 95), parallelism="3", requests_per_second="16")
     shares = await plan(asked)
@@ -96,7 +90,7 @@ async def test_a_limit_on_requests_holds_for_the_driver_and_the_tasks_together(s
     assert {record.status for record in sandbox.log} == {200}
 
 
-async def test_pages_are_gathered_into_batches(sandbox: Sandbox, job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pages_are_gathered_into_batches(sandbox: Sandbox, job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "ROWS", 25)
     asked = job(customer_group_id=await group_of(sandbox, 95), parallelism="1")
     (share,) = await plan(asked)
@@ -105,13 +99,13 @@ async def test_pages_are_gathered_into_batches(sandbox: Sandbox, job: Any, monke
     assert made[1].given == {"page": [4] * 10 + [5] * 10 + [6] * 10}
 
 
-async def test_a_group_without_pages_is_one_share_without_rows(sandbox: Sandbox, job: Any) -> None:
+async def test_a_group_without_pages_is_one_share_without_rows(sandbox: Sandbox, job: MakeJob) -> None:
     asked = job(customer_group_id=await group_of(sandbox, 0))
     (share,) = await plan(asked)
     assert await items_of(asked, share) == []
 
 
-async def test_pages_that_are_not_asked_for_are_not_planned(sandbox: Sandbox, job: Any) -> None:
+async def test_pages_that_are_not_asked_for_are_not_planned(sandbox: Sandbox, job: MakeJob) -> None:
     group = await group_of(sandbox, 95)
     (share,) = await plan(job(customer_group_id=group, pages="9-", parallelism="1"))
     assert [(each.first, each.last, each.pages) for each in share.ranges] == [(9, 10, 10)]
@@ -119,7 +113,7 @@ async def test_pages_that_are_not_asked_for_are_not_planned(sandbox: Sandbox, jo
 
 
 async def test_reads_that_divide_a_group_without_pages_have_what_came_meanwhile_once(
-    sandbox: Sandbox, job: Any
+    sandbox: Sandbox, job: MakeJob
 ) -> None:
     group = await group_of(sandbox, 0)
     whole, first, rest = (job(customer_group_id=group, pages=pages) for pages in ("1-", "1-5", "6-"))
@@ -131,14 +125,14 @@ async def test_reads_that_divide_a_group_without_pages_have_what_came_meanwhile_
     assert await plan(rest) == []
 
 
-async def test_a_page_that_cannot_be_had_is_an_error_of_the_task(sandbox: Sandbox, job: Any) -> None:
+async def test_a_page_that_cannot_be_had_is_an_error_of_the_task(sandbox: Sandbox, job: MakeJob) -> None:
     asked = job(customer_group_id=await group_of(sandbox, 95), parallelism="2")
     sandbox.inject(Status(404), operation="customers.list", skip=2)
     with pytest.raises(PageError, match=r"Spark tries the task again.*operation customers\.list"):
         await items_of(asked, (await plan(asked))[0])
 
 
-async def test_a_group_that_grew_is_told(sandbox: Sandbox, job: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_group_that_grew_is_told(sandbox: Sandbox, job: MakeJob, caplog: pytest.LogCaptureFixture) -> None:
     group = await group_of(sandbox, 95)
     asked = job(customer_group_id=group, parallelism="2")
     first, second = await plan(asked)
@@ -155,7 +149,7 @@ async def test_a_group_that_grew_is_told(sandbox: Sandbox, job: Any, caplog: pyt
     assert drifted.value.drift
 
 
-async def test_a_group_that_shrank_is_told(sandbox: Sandbox, job: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_group_that_shrank_is_told(sandbox: Sandbox, job: MakeJob, caplog: pytest.LogCaptureFixture) -> None:
     group = await group_of(sandbox, 95)
     beyond = Share(number=1, shares=2, lanes=2, ranges=(Range(first=9, last=200, pages=200),))
     with caplog.at_level("WARNING"):
@@ -165,7 +159,9 @@ async def test_a_group_that_shrank_is_told(sandbox: Sandbox, job: Any, caplog: p
         await items_of(job(customer_group_id=group, consistency="strict"), beyond)
 
 
-async def test_a_short_page_in_the_middle_is_told(sandbox: Sandbox, job: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_short_page_in_the_middle_is_told(
+    sandbox: Sandbox, job: MakeJob, caplog: pytest.LogCaptureFixture
+) -> None:
     group = await group_of(sandbox, 95)
     alone = [{"customer_id": "c", "customer_group_id": group, "extended_profile": {}}]
     sandbox.inject(
@@ -191,7 +187,7 @@ async def rerun(sandbox: Sandbox, campaign: str, customers: int, *, publish: boo
             await sandbox.drain()
 
 
-async def test_runs(sandbox: Sandbox, job: Any) -> None:
+async def test_runs(sandbox: Sandbox, job: MakeJob) -> None:
     campaign = await sandbox.create_campaign("c", await group_of(sandbox, 3))
     await rerun(sandbox, campaign, 5, publish=True)
     await rerun(sandbox, campaign, 7, publish=False)
@@ -211,7 +207,7 @@ async def test_runs(sandbox: Sandbox, job: Any) -> None:
     assert await plan(job(resource="messages", campaign_id=fresh, run_number="all")) == []
 
 
-async def test_a_run_that_is_being_published_is_left_for_later(sandbox: Sandbox, job: Any) -> None:
+async def test_a_run_that_is_being_published_is_left_for_later(sandbox: Sandbox, job: MakeJob) -> None:
     campaign = await sandbox.create_campaign("c", await group_of(sandbox, 3))
     await sandbox.set_campaign_state(campaign, "Ready to publish")  # some of its files are there
     asked = job(resource="messages", campaign_id=campaign)
@@ -222,7 +218,7 @@ async def test_a_run_that_is_being_published_is_left_for_later(sandbox: Sandbox,
         assert await runs_with_files(ns, asked, campaign, after=1) == []
 
 
-async def test_rows_of_files_with_their_place(sandbox: Sandbox, job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rows_of_files_with_their_place(sandbox: Sandbox, job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     campaign = await sandbox.create_campaign("c", await group_of(sandbox, 3), template="Dear {external_id}")
     asked = job(resource="messages", campaign_id=campaign, message_columns="message,not_there", parallelism="1")
     (share,) = await plan(asked)
@@ -243,7 +239,7 @@ async def test_rows_of_files_with_their_place(sandbox: Sandbox, job: Any, monkey
 # --- columns ---------------------------------------------------------------------------------------------------------
 
 
-async def test_typed_profiles(sandbox: Sandbox, job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_typed_profiles(sandbox: Sandbox, job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     made = ModuleType("keys_of_the_bank")
     made.decryptor = lambda: AesGcmProfiles(sandbox.profile_key)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "keys_of_the_bank", made)
@@ -334,7 +330,7 @@ def test_no_two_columns_differ_in_upper_and_lower_case_alone() -> None:
         columns.message_fields(["Page"])
 
 
-async def test_what_has_no_pages(sandbox: Sandbox, job: Any) -> None:
+async def test_what_has_no_pages(sandbox: Sandbox, job: MakeJob) -> None:
     campaign = await sandbox.create_campaign("c", await group_of(sandbox, 3))
     rows = await rows_of(
         job(resource="campaigns"), Share(), "workspace_id", "campaign_id", "campaign_status", "run_number"

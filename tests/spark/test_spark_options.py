@@ -13,7 +13,7 @@ import pytest
 from nudgescribe_async import ConfigurationError
 from nudgescribe_async.shapes import Secret
 from nudgescribe_async.spark.connection import CONNECTION_OPTIONS, Connection, _private_folder
-from nudgescribe_async.spark.job import KNOWN, Job, Limits, Range, Share, divided
+from nudgescribe_async.spark.job import KNOWN, Job, Range, Share, divided
 from nudgescribe_async.spark.options import Given, without_secrets
 from nudgescribe_async.spark.pace import Lane
 
@@ -310,7 +310,6 @@ def test_limits_are_divided_over_the_tasks_that_run_at_once() -> None:
     shares = short.shares([whole(100)])
     assert len(shares) == 20
     assert {lane.number for share in shares if (lane := short.lane(share)) is not None} == {0, 1, 2, 3}
-    assert Limits().concurrency is None
 
 
 def test_a_share_says_what_it_is() -> None:

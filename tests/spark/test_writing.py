@@ -6,7 +6,7 @@ import asyncio
 import json
 import pickle
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,21 +49,13 @@ TYPES: dict[str, DataType] = {
 
 
 @pytest.fixture
-async def service(sandbox: Sandbox, tmp_path: Path) -> dict[str, str]:
+async def service(sandbox: Sandbox, options_for: Callable[[Sandbox], dict[str, str]]) -> dict[str, str]:
     """The options of a write to a group of the sandbox."""
     await sandbox.create_profile_field("external_id", "string")
     await sandbox.create_profile_field("age", "number")
     await sandbox.create_profile_field("since", "Date", field_format="dd/MM/yyyy")
     group = await sandbox.create_customer_group("g")
-    return {
-        "workspace_id": sandbox.workspace_id,
-        "customer_group_id": group,
-        "base_url": sandbox.url,
-        "secret_api_key": sandbox.credentials.api_key,
-        "secret_email": sandbox.credentials.email,
-        "secret_password": sandbox.credentials.password,
-        "token_folder": str(tmp_path / "tokens"),
-    }
+    return {**options_for(sandbox), "workspace_id": sandbox.workspace_id, "customer_group_id": group}
 
 
 @pytest.fixture
@@ -111,10 +103,6 @@ async def profiles(sandbox: Sandbox, options: dict[str, str], field: str = "exte
     async with Nudgescribe(sandbox.credentials, base_url=sandbox.url) as ns:
         customers = await ns.customers.iter(options["customer_group_id"]).collect()
     return Counter(sandbox.decrypt(one.customer_id, one.extended_profile)[field] for one in customers)
-
-
-def checks(sandbox: Sandbox) -> int:
-    return sum(record.operation == "customers.check" for record in sandbox.log)
 
 
 GOOD = batch(("A1", "1"), ("A2", "2"))
@@ -262,7 +250,7 @@ async def test_a_partition_of_rows_without_identifier_sends_nothing(service: dic
     report = await write(made, batch((None, "1"), ("", "2")))
     assert (report.rows, report.refused_by_check, report.reasons) == (2, 2, 2)
     assert [one.reason for one in report.refused] == ["is required, as the identifier"]
-    assert not checks(sandbox)
+    assert not sandbox.count("customers.check")
 
 
 async def test_an_identifier_that_is_a_number(service: dict[str, str], sandbox: Sandbox) -> None:
@@ -306,7 +294,7 @@ async def test_a_second_dry_run_is_one_as_the_first(
     made = await writer(service, dry_run="true")
     report = await write(made, MIXED)
     assert (report.attempt, report.rows, report.refused_by_check, report.accepted, report.not_sent) == (1, 6, 2, 0, 0)
-    assert not checks(sandbox)
+    assert not sandbox.count("customers.check")
     with pytest.raises(NudgescribeError, match=r"2 of 6 rows would be refused.*nothing was sent \(dry run\)"):
         made.commit([PartitionWritten(report)])
 
@@ -347,7 +335,7 @@ async def test_what_an_upload_raises_before_it_sends_is_told_as_well(service: di
     assert "profile_fields.list" in str(report.failure)
     with pytest.raises(APIStatusError, match="Partition 0, attempt 0"):
         await write(often, GOOD)
-    assert not checks(sandbox)
+    assert not sandbox.count("customers.check")
 
 
 # --- the driver ------------------------------------------------------------------------------------------------------
