@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from importlib.util import find_spec
+from itertools import product
 
 import pytest
 from attrs import evolve, frozen
@@ -274,22 +275,22 @@ WHOLE = "NUDGESCRIBE_TEST_MATRIX" in os.environ
 
 
 def cells() -> Iterator[object]:
-    for transport in TRANSPORTS:
-        here = pytest.mark.skipif(find_spec(transport) is None, reason=f"{transport} is not installed")
-        for row in ROWS:
-            for trouble in TROUBLES:
-                if trouble.befalls(row):
-                    # Where a second request is never sent, it does not matter what would become of it.
-                    once_is_enough = trouble.back in {Back.ANSWER, Back.FINAL, Back.NONSENSE, Back.TOO_LATE}
-                    thorough = row.retry == "unsafe" or row.name in THOROUGH
-                    if transport != "aiohttp" and not thorough and not WHOLE:
-                        continue
-                    for forever in (False,) if once_is_enough or not thorough else (False, True):
-                        name = f"{row.name}-{trouble.name}-{'always' if forever else 'once'}-{transport}"
-                        # All of it is run once; in debug mode, which is slower, what is thorough is enough.
-                        quick = thorough and transport == "aiohttp"
-                        marks = [here] if quick else [here, pytest.mark.slow]
-                        yield pytest.param(row, trouble, forever, transport, id=name, marks=marks)
+    where = {
+        transport: pytest.mark.skipif(find_spec(transport) is None, reason=f"{transport} is not installed")
+        for transport in TRANSPORTS
+    }
+    for transport, row, trouble in product(TRANSPORTS, ROWS, TROUBLES):
+        thorough = row.retry == "unsafe" or row.name in THOROUGH
+        if not trouble.befalls(row) or not (transport == "aiohttp" or thorough or WHOLE):
+            continue
+        # All of it is run once; in debug mode, which is slower, what is thorough is enough.
+        quick = thorough and transport == "aiohttp"
+        marks = [where[transport]] if quick else [where[transport], pytest.mark.slow]
+        # Where a second request is never sent, it does not matter what would become of it.
+        once_is_enough = trouble.back in {Back.ANSWER, Back.FINAL, Back.NONSENSE, Back.TOO_LATE}
+        for forever in (False,) if once_is_enough or not thorough else (False, True):
+            name = f"{row.name}-{trouble.name}-{'always' if forever else 'once'}-{transport}"
+            yield pytest.param(row, trouble, forever, transport, id=name, marks=marks)
 
 
 @pytest.mark.parametrize(("row", "trouble", "forever", "transport"), [*cells()])
