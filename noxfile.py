@@ -14,6 +14,9 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 # All but Spark, which is large.
 EXTRAS = "sandbox,contract,speed,parquet,fsspec,crypto,cli,keyring,httpx,pyreqwest,otel"
 
+# Safe path: otherwise Python puts the checkout on the path, where it hides the installed wheel.
+INSTALLED = {"NUDGESCRIBE_TEST_INSTALLED": "1", "PYTHONSAFEPATH": "1"}
+
 
 def group(name: str) -> list[str]:
     """The requirements of a dependency group."""
@@ -31,18 +34,21 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests against the installed wheel: with ``speed`` and coverage, then in debug mode without ``speed``."""
+    """All tests against the installed wheel, with coverage."""
     session.install(f".[{EXTRAS}]", *group("tests"))
-    # Safe path: otherwise Python puts the checkout on the path, where it hides the installed wheel.
-    environment = {"NUDGESCRIBE_TEST_INSTALLED": "1", "PYTHONSAFEPATH": "1"}
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=environment)
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=INSTALLED)
     elsewhere = "*/nudgescribe_async/spark/*"  # see the session `spark`
     session.run("coverage", "report", "--fail-under=97", "--skip-covered", f"--omit={elsewhere}")
-    if not session.posargs:
-        session.run("pip", "uninstall", "--yes", "--quiet", "msgspec", "uvloop")
-        debug = {"PYTHONASYNCIODEBUG": "1", "PYTHONDEVMODE": "1"}
-        session.run("pytest", "-m", "not slow", env=environment | debug)
+
+
+@nox.session
+def tests_debug(session: nox.Session) -> None:
+    """The same in asyncio's debug mode and Python's development mode, without ``speed`` and without the slow ones."""
+    session.install(f".[{EXTRAS}]", *group("tests"))
+    session.run("pip", "uninstall", "--yes", "--quiet", "msgspec", "uvloop")
+    debug = {"PYTHONASYNCIODEBUG": "1", "PYTHONDEVMODE": "1"}
+    session.run("pytest", "-m", "not slow", *session.posargs, env=INSTALLED | debug)
 
 
 @nox.session
@@ -50,7 +56,7 @@ def spark(session: nox.Session) -> None:
     """The tests with Spark, in ``local[2]`` and on worker processes: wants Java 17."""
     session.install(".[spark,sandbox,speed]", *group("spark"))
     report = {"COVERAGE_FILE": str(Path(session.create_tmp()) / "coverage")}
-    environment = {"NUDGESCRIBE_TEST_INSTALLED": "1", "NUDGESCRIBE_TEST_SPARK": "1", "PYTHONSAFEPATH": "1"} | report
+    environment = INSTALLED | {"NUDGESCRIBE_TEST_SPARK": "1"} | report
     session.run("coverage", "run", "-m", "pytest", *(session.posargs or ["tests/spark"]), env=environment)
     if not session.posargs:
         session.run("coverage", "report", "--include=*/nudgescribe_async/spark/*", "--fail-under=95", env=report)
