@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -24,6 +27,15 @@ DAY = 86_400.0
 ONCE = RetryPolicy(attempts=1)
 
 Handler = Callable[[Request], Response | Awaitable[Response]]
+
+
+def free_port() -> int:
+    """A port where nobody listens, below those that systems hand out by themselves, lest a connection of another test take it."""
+    while True:
+        port = random.randint(20_000, 30_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Service:

@@ -15,7 +15,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import sys
 import tomllib
 from collections.abc import AsyncIterator
@@ -31,6 +30,7 @@ import documentation_troubles
 import pytest
 import yaml
 from documentation_blocks import DOCS, PAGES, ROOT, Block, blocks, fits
+from helpers import free_port
 
 import nudgescribe_async
 from nudgescribe_async import errors
@@ -412,13 +412,6 @@ async def test_the_tutorial_runs_from_top_to_bottom_as_it_is_printed(tmp_path: P
                     f"{block.name}: printed was\n{printed}"
                 )
     assert steps >= 8
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # --- Everything else --------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import json
 import os
-import random
 import re
 import signal
 import socket
@@ -20,7 +19,7 @@ from typing import Any, Self
 import aiohttp
 import pytest
 from aiohttp import web
-from helpers import CREDENTIALS
+from helpers import CREDENTIALS, free_port
 
 import nudgescribe_async
 from nudgescribe_async import ClientClosedError, Nudgescribe
@@ -273,15 +272,6 @@ class Child:
         reports = [line for line in self.output.splitlines() if line.startswith("{")]
         assert reports, (self.output, text)
         return code, json.loads(reports[-1]), text
-
-
-def free_port() -> int:
-    """A port below those that systems hand out by themselves, lest a connection of another test take it meanwhile."""
-    while True:
-        port = random.randint(20_000, 30_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 @asynccontextmanager

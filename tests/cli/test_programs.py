@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command_line import when
+from helpers import free_port
 
 from nudgescribe_async import demo
 from nudgescribe_async.cli import main
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from command_line import Shell
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def answers(port: int) -> bool:
