@@ -33,6 +33,7 @@ from nudgescribe_async.transport._failures import (
     reason_of,
     secrets_of,
 )
+from nudgescribe_async.transport._unpacking import DamagedBodyError
 
 if TYPE_CHECKING:
     from nudgescribe_async.transport import Request
@@ -138,7 +139,7 @@ def _what_happened(error: Exception, where: str, request: Request, outcome: Outc
             return f"{where} took nothing more of the body for {in_seconds(request.read_timeout)}."
         case aiohttp.ServerDisconnectedError():
             return f"The connection to {where} was closed without a whole answer."
-        case aiohttp.ClientPayloadError():
+        case aiohttp.ClientPayloadError() | DamagedBodyError():
             return f"The body of the answer of {where} broke off, or is damaged."
         case aiohttp.ClientResponseError():
             return f"The answer of {where} is not valid HTTP."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import sys
 from typing import TYPE_CHECKING, TypeAlias, cast
 from urllib.parse import urlsplit
 
@@ -74,8 +75,13 @@ def masked(text: str, secrets: list[str]) -> str:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and all that led to it, each once."""
-    seen: set[int] = set()
+    """An error and all that led to it, each once.
+
+    Called outside of an ``except`` block, it ends where the error meets what the caller of the transport is just dealing
+    with, which Python takes for a part of what led to it: that is the caller's, and not ours to change.
+    """
+    handled = sys.exception()
+    seen = set[int]() if handled is None or handled is error else {id(handled)}
     todo: list[BaseException | None] = [error]
     while todo:
         link = todo.pop()

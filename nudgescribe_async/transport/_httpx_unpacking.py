@@ -8,26 +8,17 @@ What is not asked for, brotli for instance, is left as it comes, whichever packa
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import httpx
 
+from nudgescribe_async.transport._unpacking import DamagedBodyError, Unpacker, unpacker_for
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncGenerator, Iterator
     from typing import Self
 
-__all__ = ["ENCODINGS", "Unpacked", "body_of"]
-
-MOST_AT_ONCE: Final = 256 * 1024
-"""Bytes of a piece: so much more than its limit a body can be before it is noticed."""
-
-SLICE: Final = 16 * 1024
-"""Bytes that are unpacked at once, since each member of a gzip stream makes a copy of what follows it."""
-
-ENCODINGS: Final = ("gzip", "deflate")
-_DEFLATE: Final = 8  # the method, in the first byte of what is named deflate and should be zlib
+__all__ = ["Body", "body_of"]
 
 
 class Unpacked:
@@ -35,53 +26,46 @@ class Unpacked:
 
     Args:
         packed: the body as it comes.
-        encoding: one of ``ENCODINGS``.
+        unpacker: that of its encoding.
 
     Raises:
         httpx.DecodingError: while iterating: it is damaged, or ends too early.
     """
 
-    def __init__(self, packed: AsyncGenerator[bytes], encoding: str) -> None:
+    def __init__(self, packed: AsyncGenerator[bytes, None], unpacker: Unpacker) -> None:
         self._packed = packed
-        self._window = 16 + zlib.MAX_WBITS if encoding == "gzip" else zlib.MAX_WBITS
-        self._member: zlib._Decompress | None = None  # none before the first byte
+        self._unpacker = unpacker
         self._pieces: Iterator[bytes] = iter(())  # of what came last
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        while True:
-            try:
+        try:
+            while True:
                 for piece in self._pieces:
                     return piece
-            except zlib.error:
-                raise httpx.DecodingError("The body is damaged.") from None
-            try:
-                self._pieces = self._unpack(await anext(self._packed))
-            except StopAsyncIteration:
-                if self._member is not None and not self._member.eof:
-                    raise httpx.DecodingError("The body ends too early.") from None
-                raise
-
-    def _unpack(self, data: bytes) -> Iterator[bytes]:
-        for start in range(0, len(data), SLICE):
-            rest = data[start : start + SLICE]
-            while rest:
-                member = self._member
-                if member is None or member.eof:
-                    member = self._member = self._next_member(rest)
-                while piece := member.decompress(rest, MOST_AT_ONCE):
-                    yield piece
-                    rest = member.unconsumed_tail  # may be empty while more is to come
-                rest = member.unused_data
-
-    def _next_member(self, start: bytes) -> zlib._Decompress:
-        if self._member is None and self._window == zlib.MAX_WBITS and start[0] & 0x0F != _DEFLATE:
-            self._window = -zlib.MAX_WBITS  # some servers leave out the frame
-        return zlib.decompressobj(self._window)
+                data = await anext(self._packed, None)
+                if data is None:
+                    self._unpacker.finish()
+                    raise StopAsyncIteration
+                self._pieces = self._unpacker.feed(data)
+        except DamagedBodyError as error:
+            raise httpx.DecodingError(str(error)) from None
 
     async def aclose(self) -> None:
         """Forget the rest."""
         self._pieces = iter(())
         await self._packed.aclose()
+
+
+Body: TypeAlias = "AsyncGenerator[bytes, None] | Unpacked"
+
+
+def body_of(answer: httpx.Response) -> Body:
+    """The pieces of a body, unpacked if they are packed in a way that was asked for."""
+    if answer.is_stream_consumed:  # a given transport has made it of bytes, which httpx has unpacked
+        return cast("AsyncGenerator[bytes, None]", answer.aiter_bytes())
+    packed = cast("AsyncGenerator[bytes, None]", answer.aiter_raw())
+    unpacker = unpacker_for(answer.headers.get("content-encoding"))
+    return packed if unpacker is None else Unpacked(packed, unpacker)

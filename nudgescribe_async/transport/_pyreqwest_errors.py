@@ -29,6 +29,7 @@ from nudgescribe_async.errors import (
     RequestNotSentError,
 )
 from nudgescribe_async.transport._failures import address_of, chain, in_seconds, masked, secrets_of
+from nudgescribe_async.transport._unpacking import DamagedBodyError
 
 if TYPE_CHECKING:
     from nudgescribe_async.transport import Request
@@ -91,7 +92,7 @@ def _no_answer(error: Exception, causes: list[str], where: str, request: Request
             return f"{where} did not answer within {in_seconds(request.read_timeout)}."
         case ClientClosedError():
             return f"The transport was closed before {where} had answered."
-        case DecodeError():
+        case DecodeError() | DamagedBodyError():
             return f"The answer of {where} is not valid HTTP, or broke off, or is damaged."
         case DetailedPyreqwestError():
             return f"The connection to {where} was closed without a whole answer: {_reason(causes)}."

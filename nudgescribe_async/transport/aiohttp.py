@@ -32,7 +32,7 @@ from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from nudgescribe_async.errors import ClientClosedError, ConfigurationError
+from nudgescribe_async.errors import ClientClosedError, ConfigurationError, NudgescribeError
 from nudgescribe_async.transport import Headers, Request, Response, StreamBody
 from nudgescribe_async.transport._aiohttp_errors import mapped, without_secrets
 from nudgescribe_async.transport._checked import (
@@ -51,11 +51,12 @@ from nudgescribe_async.transport._checked import (
     without_text,
 )
 from nudgescribe_async.transport._lifetime import CLOSED_MEANWHILE, Lifetime
+from nudgescribe_async.transport._unpacking import ACCEPT_ENCODING, unpacker_for
 from nudgescribe_async.transport._upload import PIECE, wrong_length
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from typing import Self
 
     from aiohttp.abc import AbstractStreamWriter
@@ -192,7 +193,7 @@ class AiohttpTransport:
                 skip_auto_headers=_NOT_ADDED if hdrs.CONTENT_TYPE not in headers else None,
                 allow_redirects=False,
                 raise_for_status=False,
-                auto_decompress=True,
+                auto_decompress=False,  # see _AnswerStream
                 proxy=proxy,
                 proxy_headers=None if proxy is None else self._proxy_headers,
                 timeout=timeout,
@@ -482,45 +483,72 @@ class _Body(aiohttp.Payload):
 
 
 class _AnswerStream:
-    """The body of an answer. An iterator rather than a generator: there is nothing to finish when it is forgotten."""
+    """The body of an answer. An iterator rather than a generator: there is nothing to finish when it is forgotten.
+
+    It is unpacked here. aiohttp takes a gzip stream that was cut off for a whole one, and with its parser in C waits for
+    ever for the end of a deflate stream that was.
+    """
 
     def __init__(self, answer: aiohttp.ClientResponse, body: _Body | None, request: Request) -> None:
         self._answer = answer
         self._body = body
         self._request = request
+        self._unpacker = unpacker_for(answer.headers.get(hdrs.CONTENT_ENCODING))
+        self._pieces: Iterator[bytes] = iter(())  # of what came last, unpacked
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            chunk = await self._answer.content.readany()
+            chunk = await self._next()
         except Exception as error:  # noqa: BLE001 - the table knows them all
-            self._drop()
-            raise mapped(error, self._request, reached=True) from without_secrets(error, self._request)
-        if not chunk:
-            raise StopAsyncIteration
-        return chunk
+            failure = error
+        else:
+            if not chunk:
+                raise StopAsyncIteration
+            return chunk
+        self._drop()
+        raise self._failed(failure)
+
+    async def _next(self) -> bytes:
+        """The next piece; an empty one at the end."""
+        if self._unpacker is None:
+            return await self._answer.content.readany()
+        await asyncio.sleep(0)  # little may unpack to much, and others have work to do
+        while (piece := next(self._pieces, None)) is None:
+            packed = await self._answer.content.readany()
+            if not packed:
+                self._unpacker.finish()
+                return packed
+            self._pieces = self._unpacker.feed(packed)
+        return piece
 
     async def read_whole(self, limit: int | None) -> bytes | None:
         content, chunks, size = self._answer.content, list[bytes](), 0
         try:
-            while chunk := await content.readany():
+            while chunk := await self._next():
                 chunks.append(chunk)
                 size += len(chunk)
                 if limit is not None and size > limit:
                     return None
-                if content.at_eof() and content.exception() is None:
+                if self._unpacker is None and content.at_eof() and content.exception() is None:
                     break
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         except Exception as error:  # noqa: BLE001 - the table knows them all
             self._drop()
-            raise mapped(error, self._request, reached=True) from without_secrets(error, self._request)
+            failure = error
         finally:
             # Tracebacks may be kept with their locals, and this may be a token or a customer.
             chunks.clear()
             chunk = b""
             await self.aclose()
+        raise self._failed(failure)
+
+    def _failed(self, failure: Exception) -> NudgescribeError:
+        error = mapped(failure, self._request, reached=True)
+        error.__cause__ = without_secrets(failure, self._request)
+        return error
 
     async def aclose(self) -> None:
         if not self._answer.closed:
@@ -630,6 +658,7 @@ def _prepared_headers(headers: Headers) -> CIMultiDict[str]:
     prepared = headers.prepared
     if type(prepared) is not CIMultiDict:
         prepared = headers.prepared = _checked_headers(headers)
+        prepared.setdefault(hdrs.ACCEPT_ENCODING, ACCEPT_ENCODING)
     return cast("CIMultiDict[str]", prepared)
 
 

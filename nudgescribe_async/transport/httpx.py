@@ -45,6 +45,7 @@ from nudgescribe_async.transport._checked import (
 )
 from nudgescribe_async.transport._failures import address_of
 from nudgescribe_async.transport._lifetime import CLOSED_MEANWHILE, Lifetime
+from nudgescribe_async.transport._unpacking import ACCEPT_ENCODING
 from nudgescribe_async.transport._upload import PIECE, Upload
 
 try:
@@ -54,13 +55,14 @@ try:
     from nudgescribe_async.transport._httpx_errors import mapped, without_secrets
     from nudgescribe_async.transport._httpx_orphans import close_orphans
     from nudgescribe_async.transport._httpx_pools import Place, Pools
+    from nudgescribe_async.transport._httpx_unpacking import body_of
 except ImportError:
     raise ConfigurationError(
         'HttpxTransport needs the package httpx: pip install "nudgescribe_async[httpx]".'
     ) from None
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import Mapping
     from typing import Self
 
 __all__ = ["HttpxTransport"]
@@ -157,14 +159,14 @@ class HttpxTransport:
             address = _Address(request.url)
             if "authorization" in request.headers and len(self._urls) < 64:  # else it may be signed, and is not kept
                 self._urls[request.url] = address
-        headers = _prepared_headers(request.headers)
-        length = checked_body(request, headers)
+        length = checked_body(request, request.headers)
         checked_method(request.method)
         connect = checked_seconds("connect_timeout", request.connect_timeout)
         read = checked_seconds("read_timeout", request.read_timeout)
         given = self._given
         pools = await self._pools_for(address) if given is None else None
 
+        headers = _prepared_headers(request.headers)
         upload: Upload | None = None
         content: bytes | Upload | None = None
         if isinstance(request.body, bytes) and len(request.body) <= PIECE:
@@ -174,6 +176,7 @@ class HttpxTransport:
             if length is not None:
                 headers = httpx.Headers(headers)
                 headers["Content-Length"] = str(length)
+        message: httpx.Request | None = None
         sending = _Sending(watched=given is None or isinstance(given, httpx.AsyncHTTPTransport))
         extensions: dict[str, Any] = {
             "timeout": {"connect": connect, "pool": connect, "read": read, "write": read},
@@ -216,6 +219,7 @@ class HttpxTransport:
         finally:
             if sending.scope is not None:
                 self._waiting.discard(sending.scope)
+            del message, headers, content  # tracebacks may be shown with their locals
         # Outside of the except block, so that the body's own exception gets no context that is not its own.
         try:
             await sending.given_up()
@@ -288,6 +292,8 @@ class _Address(httpx.URL):
         parts = checked_url(text)
         try:
             super().__init__(text)
+            str(self.host)  # of which httpx would only complain later
+            self.raw_host.decode("ascii").encode("idna")  # no label is empty, or longer than a name may have
         except (httpx.InvalidURL, ValueError) as error:
             raise ConfigurationError("The URL cannot be parsed. Check the base URL.") from without_text(error)
         self.plain = parts.scheme == "http"
@@ -295,6 +301,9 @@ class _Address(httpx.URL):
         # What came encoded, a signature for instance, must not be encoded again.
         path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
         self._as_given = path.encode("ascii") if path.isascii() else super().raw_path
+
+    def __repr__(self) -> str:
+        return f"<the URL of a request to {self.host_and_port}>"  # a query may be a signature
 
     @property
     def raw_path(self) -> bytes:
@@ -346,7 +355,7 @@ class _AnswerStream:
         self._answer = answer
         self._request = request
         self._sending = sending
-        self._chunks = answer.aiter_bytes()
+        self._chunks = body_of(answer)
         self._ended = self._closed = False
 
     def __aiter__(self) -> Self:
@@ -362,13 +371,16 @@ class _AnswerStream:
             self._sending.give_back()
             raise
         except Exception as error:  # noqa: BLE001 - the table knows them all
-            await self.aclose()
-            raise mapped(error, self._request, reached=True) from without_secrets(error, self._request)
+            failure = error
+        await self.aclose()
+        gone = mapped(failure, self._request, reached=True)
+        gone.__cause__ = without_secrets(failure, self._request)
+        raise gone
 
     async def aclose(self) -> None:
         self._closed = True
         try:
-            await cast("AsyncGenerator[bytes, None]", self._chunks).aclose()
+            await self._chunks.aclose()
             await self._answer.aclose()
         finally:
             if self._ended:
@@ -391,7 +403,7 @@ def _prepared_headers(headers: Headers) -> httpx.Headers:
     if type(prepared) is not httpx.Headers:
         pairs = checked_headers(headers)
         if "accept-encoding" not in headers:
-            pairs.append(("Accept-Encoding", "gzip, deflate"))
+            pairs.append(("Accept-Encoding", ACCEPT_ENCODING))
         raw = [(name.encode("ascii"), value.encode("latin-1")) for name, value in pairs]
         prepared = headers.prepared = httpx.Headers(raw)
     return prepared

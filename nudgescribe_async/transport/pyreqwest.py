@@ -59,6 +59,7 @@ from nudgescribe_async.transport._checked import (
 )
 from nudgescribe_async.transport._failures import address_of, in_seconds
 from nudgescribe_async.transport._lifetime import Lifetime
+from nudgescribe_async.transport._unpacking import ACCEPT_ENCODING, DamagedBodyError, Unpacker, unpacker_for
 from nudgescribe_async.transport._upload import PIECE, Upload
 
 try:
@@ -73,7 +74,7 @@ except ImportError:
     ) from None
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Self
 
     from pyreqwest.request import StreamRequest
@@ -187,6 +188,7 @@ class PyreqwestTransport:
         uploads = not (body is None or (isinstance(body, bytes) and len(body) <= PIECE))
         scope: asyncio.Timeout | None = None
         upload: Upload | None = None
+        turn = _Turn()
         try:
             key = (request.connect_timeout, None if uploads else request.read_timeout, proxy)
             client = self._clients.get(key) or await self._new(*key)
@@ -209,6 +211,9 @@ class PyreqwestTransport:
             else:
                 async with scope:
                     answer = await message.__aenter__()
+            if turn.is_cancelled:
+                await message.__aexit__(None, None, None)
+                raise asyncio.CancelledError
         except BaseException as error:
             self.give_back()
             if upload is not None:
@@ -217,12 +222,14 @@ class PyreqwestTransport:
                 raise
             failure = error
         else:
-            return Response(
-                status=answer.status,
-                headers=_headers(answer),
-                stream=_AnswerStream(self, answer, message, request, upload=upload),
+            received = _headers(answer)
+            stream = _AnswerStream(
+                self, answer, message, request, upload=upload, packed=received.get("content-encoding")
             )
+            return Response(status=answer.status, headers=received, stream=stream)
         # Outside of the except block, so that the body's own exception gets no context that is not its own.
+        if turn.is_cancelled:
+            raise asyncio.CancelledError
         if upload is not None and upload.error is not None:
             raise upload.error
         raise self._mapped(failure, request, upload, expired=scope is not None and scope.expired())
@@ -257,7 +264,7 @@ class PyreqwestTransport:
         while self._clients:
             await self._clients.popitem()[1].close()
         for answer in [*self._answers]:
-            await answer.cut()
+            await answer.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -331,6 +338,11 @@ class PyreqwestTransport:
             .default_cookie_store(enable=False)
             .referer(enable=False)
             .runtime_multithreaded(enable=False)
+            # The library would hand over what it unpacks 8 KiB at a time, and the threads alternate at each.
+            .gzip(enable=False)
+            .deflate(enable=False)
+            .brotli(enable=False)
+            .zstd(enable=False)
             .pool_idle_timeout(self._keepalive)
         )
         if connect is not None:
@@ -350,6 +362,11 @@ class PyreqwestTransport:
             raise ConfigurationError(
                 "The proxy, the certificate_authority or the client_certificate cannot be used as it is."
             ) from without_text(error)
+        except RuntimeError as error:
+            raise ConfigurationError(
+                "pyreqwest has no thread in this process and cannot start one. It does not survive a fork: start worker"
+                " processes with spawn. Nothing was sent."
+            ) from without_text(error)
 
 
 class _AnswerStream:
@@ -363,6 +380,7 @@ class _AnswerStream:
         request: Request,
         *,
         upload: Upload | None = None,
+        packed: str | None = None,
     ) -> None:
         self._transport: PyreqwestTransport | None = transport
         self._answer = answer
@@ -370,82 +388,133 @@ class _AnswerStream:
         self._request = request
         self._upload = upload
         self._patience = None if upload is None else request.read_timeout  # of others the library sees to it
-        self._reading: asyncio.Timeout | None = None
+        self._turn: _Turn | None = None  # of the task that reads right now
         self._ended = False
+        self._unpacker = unpacker_for(packed)
+        self._pieces: Iterator[bytes] | None = None  # of what came last, unpacked
+        self._in_a_chunk = False
+        self._begun = False
         transport.open(self)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._unpacker is None:
+            return await self._next()
+        try:
+            return await self._unpacked(self._unpacker)
+        except DamagedBodyError as error:
+            failure = error
+        raise await self._failed(failure)
+
+    async def _unpacked(self, unpacker: Unpacker) -> bytes:
+        if self._in_a_chunk:
+            await asyncio.sleep(0)  # a small chunk may hold many pieces, and others have work to do
+        while True:
+            for piece in self._pieces or ():
+                self._in_a_chunk = True
+                return piece
+            self._pieces, self._in_a_chunk = None, False
+            try:
+                chunk = await self._next()
+            except StopAsyncIteration:
+                unpacker.finish()
+                raise
+            self._pieces = unpacker.feed(chunk)
+
+    async def _next(self) -> bytes:
+        """The next chunk, as it comes."""
         if self._ended:
             raise StopAsyncIteration
         self._refuse_if_closed()
+        turn = self._turn = _Turn()
+        self._begun = True
         chunk = b""
         try:
-            async with asyncio.timeout(self._patience) as self._reading:
+            async with asyncio.timeout(self._patience):
                 more = await self._answer.body_reader.read_chunk()
             chunk = b"" if more is None else more.to_bytes()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it was sent
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it was sent
             failure = error
         else:
-            if chunk:
-                return chunk
-            await self._end()
-            raise StopAsyncIteration
+            if not (turn.is_cut or turn.is_cancelled):
+                self._turn = None
+                if chunk:
+                    return chunk
+                await self._end()
+                raise StopAsyncIteration
+            failure = asyncio.CancelledError()
         finally:
-            self._reading, more, chunk = None, None, b""
-        raise await self._failed(failure)
+            more, chunk = None, b""
+        raise await self._failed(failure, turn)
 
     async def read_whole(self, limit: int | None) -> bytes | None:
-        if self._upload is not None or self._ended:
+        if self._upload is not None or self._begun or self._ended:
             return await self._read_by_chunks(limit)
+        announced = self._answer.get_header("content-length")
+        length = int(announced) if announced is not None and announced.isdecimal() else None
+        if self._unpacker is None:
+            return await self._read_as_it_comes(limit, length)
+        if length is not None and length <= PIECE:
+            self._pieces = self._unpacker.feed(await self._read_as_it_comes(None, length) or b"")
+        return await self._read_by_chunks(limit)
+
+    async def _read_as_it_comes(self, limit: int | None, length: int | None) -> bytes | None:
         self._refuse_if_closed()
-        whole = b""
+        turn = self._turn = _Turn()
+        whole, parts, size = b"", list[bytes](), 0
         try:
-            announced = self._answer.get_header("content-length")
-            async with asyncio.timeout(None) as self._reading:
-                if limit is None or (announced is not None and announced.isdecimal() and int(announced) <= limit):
-                    whole = (await self._answer.bytes()).to_bytes()
-                else:
-                    reader = self._answer.body_reader
-                    while len(whole) <= limit and (
-                        more := await reader.read(min(MOST_AT_ONCE, limit + 1 - len(whole)))
-                    ):
-                        whole = whole + more if whole else more.to_bytes()
-        except BaseException as error:
+            if limit is None or (length is not None and length <= limit):
+                whole = (await self._answer.bytes()).to_bytes()
+            else:
+                reader = self._answer.body_reader
+                while size <= limit and (more := await reader.read(min(MOST_AT_ONCE, limit + 1 - size))):
+                    parts.append(more.to_bytes())
+                    size += len(more)
+                if size <= limit:
+                    whole = b"".join(parts)
+            if turn.is_cut or turn.is_cancelled:
+                raise asyncio.CancelledError
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it was sent
             whole = b""  # tracebacks may be kept with their locals, and this may be a token or a customer
-            self._reading = None
-            if not isinstance(error, Exception):
-                await self.aclose()
-                raise
             failure = error
         else:
-            self._reading = None
-            if limit is not None and len(whole) > limit:
+            self._turn = None
+            if limit is not None and size > limit:
                 await self.aclose()
                 return None
             await self._end()
             return whole
-        raise await self._failed(failure)
+        finally:
+            parts.clear()
+            more = None
+        raise await self._failed(failure, turn)
 
     def _refuse_if_closed(self) -> None:
         if self._transport is None:
-            raise OutcomeUnknownError(f"The answer of {address_of(self._request)} was given up before its end.")
+            raise self._given_up()
 
-    async def _failed(self, failure: Exception) -> NudgescribeError:
+    def _given_up(self) -> OutcomeUnknownError:
+        return OutcomeUnknownError(f"The answer of {address_of(self._request)} was given up before its end.")
+
+    async def _failed(self, failure: BaseException, turn: _Turn | None = None) -> BaseException:
+        """What to raise, the connection being dropped: whoever is cancelled, is; who was cut off gets an error."""
+        self._turn = None
+        was_cut = turn is not None and turn.end()
         await self.aclose()
+        is_cancelled = turn is not None and turn.is_cancelled
+        if is_cancelled or was_cut or isinstance(failure, Exception):
+            failure.__traceback__ = None  # it refers to the frame of the caller, which refers to it
+        if is_cancelled:
+            return asyncio.CancelledError()
+        if was_cut:
+            return self._given_up()
+        if not isinstance(failure, Exception):
+            return failure
         error = mapped(failure, self._request, reached=True)
         error.__cause__ = without_secrets(failure, self._request)
         return error
-
-    async def cut(self) -> None:
-        """Drop the connection, in the middle of reading if need be."""
-        if self._reading is None:
-            await self.aclose()
-        else:
-            with suppress(RuntimeError):  # it is over
-                self._reading.reschedule(-math.inf)
 
     async def _read_by_chunks(self, limit: int | None) -> bytes | None:
         chunks, size = list[bytes](), 0
@@ -468,7 +537,11 @@ class _AnswerStream:
             await self._upload.aclose()
 
     async def aclose(self) -> None:
+        self._pieces = None
         if self._transport is None:
+            return
+        if self._turn is not None:  # by another task than the one that reads, which does the rest
+            self._turn.cut()
             return
         self._let_go()
         try:
@@ -481,6 +554,38 @@ class _AnswerStream:
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.ended(self)
+
+
+class _Turn:
+    """The time in which a task waits for the library, which prefers an answer that is here to a cancellation.
+
+    So a cancellation is counted here, and does not depend on what comes out.
+    """
+
+    __slots__ = ("_before", "_task", "is_cut")
+
+    def __init__(self) -> None:
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._before = self._task.cancelling()
+        self.is_cut = False
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the task was cancelled meanwhile, and not only cut off."""
+        return self._task.cancelling() > self._before + self.is_cut
+
+    def cut(self) -> None:
+        """End the wait, by another task."""
+        if not self.is_cut:
+            self.is_cut = True
+            self._task.cancel()
+
+    def end(self) -> bool:
+        """Take the cut back; whether there was one."""
+        was_cut, self.is_cut = self.is_cut, False
+        if was_cut:
+            self._task.uncancel()
+        return was_cut
 
 
 def _watch(scope: asyncio.Timeout, patience: float | None, servers_turn: bool) -> None:
@@ -518,6 +623,8 @@ def _header_map(headers: Headers) -> HeaderMap:
     for name, value in pairs:
         if not value.isascii():
             raise ConfigurationError(f"The value of the header {name} holds a character that pyreqwest cannot send.")
+    if "accept-encoding" not in headers:
+        pairs = [*pairs, ("Accept-Encoding", ACCEPT_ENCODING)]
     return HeaderMap(pairs)
 
 

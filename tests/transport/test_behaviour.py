@@ -16,7 +16,6 @@ from aiohttp.test_utils import TestServer
 from nudgescribe_async.errors import (
     ConfigurationError,
     OutcomeUnknownError,
-    RequestNotSentError,
 )
 from nudgescribe_async.transport import Request, StreamBody, Transport
 from nudgescribe_async.transport.aiohttp import AiohttpTransport
@@ -252,33 +251,6 @@ async def test_connections_are_used_again_unless_a_body_was_left(connect: Connec
     await response.aclose()
     await (await transport.send(Request(method="GET", url=url))).read()
     assert len(connections) == 2
-
-
-@pytest.mark.parametrize(
-    "make", [AiohttpTransport, lambda: InProcessTransport(application())], ids=["aiohttp", "in_process"]
-)
-def test_another_event_loop_is_refused(make: Callable[[], Transport]) -> None:
-    transport = make()
-    request = Request(method="GET", url="http://127.0.0.1:1/")
-
-    async def first() -> None:
-        with suppress(RequestNotSentError):
-            await transport.send(request)
-
-    async def second() -> None:
-        with pytest.raises(ConfigurationError, match="event loop"):
-            await transport.send(request)
-        with pytest.raises(ConfigurationError, match="event loop"):
-            await transport.aclose()
-
-    one, other = asyncio.new_event_loop(), asyncio.new_event_loop()
-    try:
-        one.run_until_complete(first())
-        other.run_until_complete(second())
-        one.run_until_complete(transport.aclose())
-    finally:
-        one.close()
-        other.close()
 
 
 def test_a_request_with_a_broken_url_can_be_shown() -> None:

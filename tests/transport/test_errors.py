@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import client_exceptions
 from aiohttp.client_reqrep import ConnectionKey
+from helpers import free_port
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -132,14 +133,8 @@ async def test_cancellation_passes_through(answers: aioresponses, transport: Aio
 # What they say, of real connections. Which errors they are is the affair of the conformance suite.
 
 
-def closed_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 async def test_nobody_listens(transport: AiohttpTransport) -> None:
-    port = closed_port()
+    port = free_port()
     with pytest.raises(RequestNotSentError, match=rf"No connection to 127.0.0.1:{port}: Connection refused. Nothing"):
         await transport.send(Request(method="PUT", url=f"http://127.0.0.1:{port}/?{SECRET}"))
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from helpers import free_port
 
 from nudgescribe_async.errors import (
     ClientClosedError,
@@ -103,12 +104,6 @@ def test_what_had_not_reached_a_connection_was_not_sent(cls: type[BaseException]
     assert isinstance(mapped(example(cls), REQUEST, reached=False), RequestNotSentError | ConfigurationError)
 
 
-def closed_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 async def failure(transport: HttpxTransport, url: str, **options: Any) -> NudgescribeError:
     with pytest.raises(NudgescribeError) as caught:
         await transport.send(Request(method="PUT", url=url, **options))
@@ -117,7 +112,7 @@ async def failure(transport: HttpxTransport, url: str, **options: Any) -> Nudges
 
 
 async def test_nobody_listens() -> None:
-    port = closed_port()
+    port = free_port()
     async with HttpxTransport() as transport:
         error = await failure(transport, f"http://127.0.0.1:{port}/?{SECRET}")
     assert isinstance(error, RequestNotSentError)
@@ -381,7 +376,7 @@ async def test_of_a_given_transport_of_httpx_it_is_known_when_it_sends(serve_raw
     async with httpx.AsyncHTTPTransport() as theirs:
         transport = HttpxTransport(theirs)
         assert type(await failure(transport, server.url)) is OutcomeUnknownError
-        assert type(await failure(transport, f"http://127.0.0.1:{closed_port()}")) is RequestNotSentError
+        assert type(await failure(transport, f"http://127.0.0.1:{free_port()}")) is RequestNotSentError
 
 
 @pytest.mark.parametrize("kind", ["AsyncClient", "HTTPTransport"])
@@ -470,52 +465,6 @@ async def test_cancelling_the_close_does_not_stop_it(serve_raw: ServeRaw) -> Non
     await transport.aclose()
     await transport.aclose()
     await server.lost.wait()
-
-
-def test_under_uvloop() -> None:
-    uvloop = pytest.importorskip("uvloop")
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-        await reader.read()
-        writer.close()
-
-    async def use() -> None:
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        async with server, HttpxTransport() as transport:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-            assert await (await transport.send(Request(method="GET", url=url))).read() == b"ok"
-
-    loop = uvloop.new_event_loop()
-    try:
-        loop.run_until_complete(use())
-    finally:
-        loop.close()
-
-
-def test_another_event_loop_is_refused() -> None:
-    transport = HttpxTransport()
-    request = Request(method="GET", url=f"http://127.0.0.1:{closed_port()}/")
-
-    async def first() -> None:
-        with pytest.raises(RequestNotSentError):
-            await transport.send(request)
-
-    async def second() -> None:
-        with pytest.raises(ConfigurationError, match="event loop"):
-            await transport.send(request)
-        with pytest.raises(ConfigurationError, match="event loop"):
-            await transport.aclose()
-
-    one, other = asyncio.new_event_loop(), asyncio.new_event_loop()
-    try:
-        one.run_until_complete(first())
-        other.run_until_complete(second())
-        one.run_until_complete(transport.aclose())
-    finally:
-        one.close()
-        other.close()
 
 
 def test_the_listening_is_in_place() -> None:

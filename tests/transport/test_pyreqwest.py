@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import importlib
 import pickle
-import socket
 import ssl
 import sys
 import traceback
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+from helpers import free_port
 
 from nudgescribe_async.errors import (
     ClientClosedError,
@@ -51,12 +51,6 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 # Errors
 
 
-def closed_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 async def failure(transport: PyreqwestTransport, url: str, **options: Any) -> NudgescribeError:
     async def fetch() -> None:
         await (await transport.send(Request(method="PUT", url=url, **options))).read()
@@ -70,7 +64,7 @@ async def failure(transport: PyreqwestTransport, url: str, **options: Any) -> Nu
 
 
 async def test_nobody_listens() -> None:
-    port = closed_port()
+    port = free_port()
     async with PyreqwestTransport() as transport:
         error = await failure(transport, f"http://127.0.0.1:{port}/?{SECRET}")
     assert isinstance(error, RequestNotSentError)
@@ -158,7 +152,7 @@ async def test_a_body_that_stops(serve_raw: ServeRaw) -> None:
         (b"", "was closed without a whole answer: the connection was lost."),
         (
             b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 20\r\n\r\ngeheim geheim geheim",
-            "The connection to 127.0.0.1",
+            "or is damaged",
         ),
     ],
 )
@@ -334,7 +328,7 @@ async def test_concurrent_first_requests_make_one_client(serve_raw: ServeRaw, mo
 
 async def test_closing_while_the_client_is_made() -> None:
     transport = PyreqwestTransport()
-    sending = asyncio.create_task(transport.send(Request(method="GET", url=f"http://127.0.0.1:{closed_port()}")))
+    sending = asyncio.create_task(transport.send(Request(method="GET", url=f"http://127.0.0.1:{free_port()}")))
     await asyncio.sleep(0)
     await transport.aclose()
     with pytest.raises(ClientClosedError, match="Nothing was sent"):
@@ -524,49 +518,3 @@ def test_a_missing_package_is_a_configuration_error_that_names_the_extra(monkeyp
     monkeypatch.setitem(sys.modules, "pyreqwest.client", None)
     with pytest.raises(ConfigurationError, match=r'pip install "nudgescribe_async\[pyreqwest\]"'):
         importlib.import_module("nudgescribe_async.transport.pyreqwest")
-
-
-def test_under_uvloop() -> None:
-    uvloop = pytest.importorskip("uvloop")
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(OK)
-        await reader.read()
-        writer.close()
-
-    async def use() -> None:
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        async with server, PyreqwestTransport() as transport:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-            assert await (await transport.send(Request(method="GET", url=url))).read() == b"ok"
-
-    loop = uvloop.new_event_loop()
-    try:
-        loop.run_until_complete(use())
-    finally:
-        loop.close()
-
-
-def test_another_event_loop_is_refused() -> None:
-    transport = PyreqwestTransport()
-    request = Request(method="GET", url=f"http://127.0.0.1:{closed_port()}/")
-
-    async def first() -> None:
-        with pytest.raises(RequestNotSentError):
-            await transport.send(request)
-
-    async def second() -> None:
-        with pytest.raises(ConfigurationError, match="event loop"):
-            await transport.send(request)
-        with pytest.raises(ConfigurationError, match="event loop"):
-            await transport.aclose()
-
-    one, other = asyncio.new_event_loop(), asyncio.new_event_loop()
-    try:
-        one.run_until_complete(first())
-        other.run_until_complete(second())
-        one.run_until_complete(transport.aclose())
-    finally:
-        one.close()
-        other.close()

@@ -1,4 +1,4 @@
-"""Customers as typed columns, and files of Parquet made of them. The only module that knows pyarrow, which has no types.
+"""Customers as typed columns, and files of Parquet made of them. pyarrow has no types.
 
 A Parquet file cannot be appended to. So pages are collected as batches of an Arrow stream, which can: it may end
 behind any batch. When a file is complete, its stream is packed to Parquet, some thousand rows at a time.

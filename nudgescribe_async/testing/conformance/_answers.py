@@ -330,6 +330,25 @@ async def never_cut_silently(bench: Bench) -> None:
                     await body_of(response, whole=whole)
 
 
+@BOOK.rule("A compressed body comes with all of its members, or is an OutcomeUnknownError.", Need.SOCKET)
+async def all_of_the_members(bench: Bench) -> None:
+    rows = [b"row %d\r\n" % number * 1_000 for number in range(3)]
+    members = [gzip.compress(part) for part in rows]
+    whole, cut = b"".join(members), b"".join(members)[:-100]
+
+    def head(body: bytes) -> bytes:
+        return b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    server = await bench.raw(saying([head(whole) + whole, head(cut) + cut]))
+    transport = await bench.transport()
+    got = await bench.fetch(transport, Request(method="GET", url=f"{server.url}/0"))
+    expect(got == b"".join(rows), f"Of three members of gzip, {sum(map(len, rows)):,} bytes, {len(got):,} bytes came.")
+    for at_once in (True, False):
+        with bench.expect_error(OutcomeUnknownError, "An answer that is framed well, and ends too early for gzip"):
+            async with await transport.send(Request(method="GET", url=f"{server.url}/1")) as response:
+                await body_of(response, whole=at_once)
+
+
 @BOOK.rule("A body that cannot be understood is an OutcomeUnknownError.", Need.SOCKET)
 async def malformed_body(bench: Bench) -> None:
     bad = {
