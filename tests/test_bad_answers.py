@@ -320,5 +320,5 @@ async def test_a_number_that_may_have_been_cut_off_is_no_number_of_pages(answere
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with Nudgescribe(CREDENTIALS, base_url=url, retry=ONCE) as ns:
-            with pytest.raises(OutcomeUnknownError, match="cut off|broke off"):
+            with pytest.raises(OutcomeUnknownError, match=r"cut off|broke off"):
                 await ns.customers.count_pages("g")
