@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from contextlib import AsyncExitStack
@@ -217,11 +218,12 @@ class Sandbox(Backstage):
         if not self._listen:
             return None
         try:
-            await web.TCPSite(runner, self._host, port).start()
+            server = await asyncio.get_running_loop().create_server(cast("web.Server", runner.server), self._host, port)
         except (OSError, UnicodeError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or "it is no name of a host"
             raise SandboxError(f"The sandbox cannot listen on {self._host}:{port}: {reason}.") from error
-        host, actual = runner.addresses[0][:2]
+        exits.push_async_callback(_stop_listening, server)
+        host, actual = server.sockets[0].getsockname()[:2]
         return f"http://[{host}]:{actual}" if ":" in host else f"http://{host}:{actual}"
 
     async def _load_example(self, running: Running) -> None:
@@ -232,6 +234,19 @@ class Sandbox(Backstage):
             await running.store.write(lambda db: db.set_meta("example", text))
         else:
             running.example = ExampleData(**json.loads(stored["value"]))
+
+
+async def _stop_listening(server: asyncio.Server) -> None:
+    """Close it, but not in the turn of the event loop in which it accepts a connection.
+
+    Before Python 3.12 that connection would be lost, and stay open: its client would wait for an answer for long.
+    """
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, asyncio.SelectorEventLoop):
+        for listening in server.sockets:
+            loop.remove_reader(listening.fileno())
+        await asyncio.sleep(0)
+    server.close()
 
 
 def _path(db: str | os.PathLike[str] | None) -> str | None:

@@ -9,8 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -219,6 +221,23 @@ async def test_closing_does_not_wait_for_slow_answers() -> None:
         await sandbox.aclose()
         with pytest.raises(aiohttp.ClientError):
             await request
+
+
+async def test_who_connects_while_it_closes_is_not_forgotten() -> None:
+    """A client whose connection stays open, and is heard by nobody, would wait for its answer for long."""
+    complaints = list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    for turns in range(4):
+        async with Sandbox() as sandbox:
+            address = urlsplit(sandbox.url)
+            clients = [socket.create_connection((str(address.hostname), int(address.port or 0))) for _ in range(8)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        for client in clients:
+            client.settimeout(5)
+            with client, suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+    assert not complaints
 
 
 async def test_draining_ends_when_the_sandbox_closes(start: Any) -> None:
