@@ -342,7 +342,7 @@ class ClosesNoStreamThatHasEnded(Broken):
         return with_stream(request, self.Unclosed) if isinstance(request.body, StreamBody) else request
 
 
-@breaks("bodies.streamed", "the server still does not have the first one")
+@breaks("bodies.streamed", "the server still does not have the first one", also=["bodies.answered_in_silence"])
 class LooksAhead(Broken):
     class Ahead(Lines):
         held: bytes | None = None
@@ -425,7 +425,7 @@ class MakesItFit(Broken):
         return with_stream(request, lambda stream: Fitted(stream, length))
 
 
-@breaks("bodies.answered_early", "OutcomeUnknownError: The upload was not taken")
+@breaks("bodies.answered_early", "OutcomeUnknownError: The upload was not taken", also=["bodies.answered_in_silence"])
 class InsistsOnUploading(Broken):
     async def send(self, request: Request) -> Response:
         streams: list[Lines] = []
@@ -448,6 +448,27 @@ class TakesAnEarlyAnswerForATrouble(Broken):
     def after(self, request: Request, response: Response) -> Response:
         if response.status == 413 and isinstance(request.body, bytes):
             raise OutcomeUnknownError("The connection was closed.")
+        return response
+
+
+@breaks("bodies.answered_in_silence", "send still waited for the stream")
+class WaitsForASilentStream(Broken):
+    async def send(self, request: Request) -> Response:
+        given = list[bytes]()
+
+        class Counted(Lines):
+            async def __anext__(self) -> bytes:
+                given.append(await super().__anext__())
+                return given[-1]
+
+        if isinstance(request.body, StreamBody):
+            request = with_stream(request, Counted)
+        response = await super().send(request)
+        if response.status == 413 and len(given) == 1:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await response.aclose()
         return response
 
 

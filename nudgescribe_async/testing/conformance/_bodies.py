@@ -302,6 +302,36 @@ async def answered_and_closed(bench: Bench) -> None:
     expect(got == b"too large", f"The body of the early answer was {got!r}.")
 
 
+@BOOK.rule("An early answer comes out though the stream of the upload gives nothing more.", Need.SOCKET)
+async def answered_in_silence(bench: Bench) -> None:
+    async def handler(_: RawRequest, connection: RawConnection) -> None:
+        await connection.reader.readuntil(b"one")
+        await connection.say(http(413, b"too large"))
+        await connection.gone()
+        connection.close()
+
+    closed = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            yield b"one"
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    server = await bench.raw(handler, read_bodies=False)
+    transport = await bench.transport()
+    try:
+        async with soon():
+            response = await transport.send(Request(method="PUT", url=server.url, body=StreamBody(open=body)))
+    except TimeoutError:
+        raise BrokenPromiseError("The server had answered, and send still waited for the stream.") from None
+    expect(response.status == 413, f"The status was {response.status} instead of 413.")
+    got = await response.read()
+    expect(got == b"too large", f"The body of the early answer was {got!r}.")
+    expect(closed.is_set(), "The answer was read, and the stream of the upload was not closed.")
+
+
 @BOOK.rule("When the server goes away in the middle of an upload, the stream of the body is closed.", Need.SOCKET)
 async def closed_by_the_server(bench: Bench) -> None:
     async def handler(_: RawRequest, connection: RawConnection) -> None:
