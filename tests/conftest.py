@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
 
 from nudgescribe_async.sandbox import Sandbox
 from nudgescribe_async.testing import VirtualClock
+
+
+def pytest_configure() -> None:
+    """Ctrl-C, as in a terminal: who starts the tests in the background has it ignored, by all that they start as well."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
