@@ -720,6 +720,29 @@ async def test_an_error_is_free_as_soon_as_nobody_holds_it(
             gc.enable()
 
 
+async def test_headers_that_cannot_be_added_harm_no_call(caplog: pytest.LogCaptureFixture) -> None:
+    service = Service()
+
+    def fails(_: int) -> dict[str, str]:
+        raise LookupError("of something secret")
+
+    async with client(service) as ns:
+        await ns.auth.authenticate()
+        ends = [
+            ns._session.add_headers(more) for more in (fails, lambda _: {"Cookie": "a=b"}, lambda _: {"X-More": "7"})
+        ]
+        await ns.customer_groups.list("w")
+        for end in ends:
+            end()
+        await ns.customer_groups.list("w")
+    added, alone = (request.headers for request in service.requests[-2:])
+    assert (added.get("X-More"), alone.get("X-More"), "Cookie" in added) == ("7", None, False)
+    assert [record.getMessage() for record in caplog.records if "No headers" in record.getMessage()] == [
+        "No headers could be added to a request: LookupError.",
+        "No headers could be added to a request: ConfigurationError.",
+    ]
+
+
 async def test_events_tell_what_happened(clock: VirtualClock) -> None:
     service = Service()
     service.on_call = raising(
