@@ -15,7 +15,7 @@ import httpx
 from nudgescribe_async.transport._unpacking import DamagedBodyError, Unpacker, unpacker_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator
     from typing import Self
 
 __all__ = ["Body", "body_of"]
@@ -35,27 +35,28 @@ class Unpacked:
     def __init__(self, packed: AsyncGenerator[bytes, None], unpacker: Unpacker) -> None:
         self._packed = packed
         self._unpacker = unpacker
-        self._pieces: Iterator[bytes] = iter(())  # of what came last
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            while True:
-                for piece in self._pieces:
-                    return piece
-                data = await anext(self._packed, None)
-                if data is None:
-                    self._unpacker.finish()
-                    raise StopAsyncIteration
-                self._pieces = self._unpacker.feed(data)
+            piece = await self._unpacker.next_of(self._next)
         except DamagedBodyError as error:
             raise httpx.DecodingError(str(error)) from None
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def _next(self) -> bytes:
+        async for data in self._packed:
+            if data:  # a transport that was given may make empty ones
+                return data
+        return b""
 
     async def aclose(self) -> None:
         """Forget the rest."""
-        self._pieces = iter(())
+        self._unpacker.forget()
         await self._packed.aclose()
 
 

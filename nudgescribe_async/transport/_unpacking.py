@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = ["ACCEPT_ENCODING", "DamagedBodyError", "Unpacker", "unpacker_for"]
 
@@ -43,13 +44,38 @@ class Unpacker:
         self._window = 16 + zlib.MAX_WBITS if encoding == "gzip" else zlib.MAX_WBITS
         self._member = zlib.decompressobj(self._window)
         self._begun = False
+        self._pieces: Iterator[bytes] | None = None  # of what came last
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The pieces that ``data`` makes, none of them empty. To be exhausted before the next call.
+    def take(self, data: bytes) -> None:
+        """What came, to be unpacked by ``next_of``, which has nothing left of what came before."""
+        self._pieces = self._fed(data)
+
+    def forget(self) -> None:
+        """Let go of what came, and is not unpacked."""
+        self._pieces = None
+
+    async def next_of(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        """The next piece of what was taken, and then of what ``read`` gives; as there, an empty one is the end.
+
+        Nothing is lost if it is cancelled, unless ``read`` loses it.
 
         Raises:
-            DamagedBodyError: while iterating.
+            DamagedBodyError: it is damaged, or ends too early.
         """
+        if self._pieces is not None:
+            await asyncio.sleep(0)  # little may unpack to much, and others have work to do
+        while True:
+            for piece in self._pieces or ():
+                return piece
+            self._pieces = None
+            data = await read()
+            if not data:
+                self._finish()
+                return data
+            self.take(data)
+            del data  # see _fed
+
+    def _fed(self, data: bytes) -> Iterator[bytes]:
         try:
             yield from self._unpack(data)
         except zlib.error:
@@ -58,12 +84,7 @@ class Unpacker:
             return
         raise DamagedBodyError("The body is damaged.")  # without the context that has been in the middle of it
 
-    def finish(self) -> None:
-        """Nothing more comes.
-
-        Raises:
-            DamagedBodyError: something is missing.
-        """
+    def _finish(self) -> None:
         if self._begun and not self._member.eof:
             raise DamagedBodyError("The body ends too early.")
 

@@ -56,7 +56,7 @@ from nudgescribe_async.transport._upload import PIECE, wrong_length
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from typing import Self
 
     from aiohttp.abc import AbstractStreamWriter
@@ -494,7 +494,8 @@ class _AnswerStream:
         self._body = body
         self._request = request
         self._unpacker = unpacker_for(answer.headers.get(hdrs.CONTENT_ENCODING))
-        self._pieces: Iterator[bytes] = iter(())  # of what came last, unpacked
+        read = answer.content.readany
+        self._next = read if self._unpacker is None else partial(self._unpacker.next_of, read)
 
     def __aiter__(self) -> Self:
         return self
@@ -510,19 +511,6 @@ class _AnswerStream:
             return chunk
         self._drop()
         raise self._failed(failure)
-
-    async def _next(self) -> bytes:
-        """The next piece; an empty one at the end."""
-        if self._unpacker is None:
-            return await self._answer.content.readany()
-        await asyncio.sleep(0)  # little may unpack to much, and others have work to do
-        while (piece := next(self._pieces, None)) is None:
-            packed = await self._answer.content.readany()
-            if not packed:
-                self._unpacker.finish()
-                return packed
-            self._pieces = self._unpacker.feed(packed)
-        return piece
 
     async def read_whole(self, limit: int | None) -> bytes | None:
         content, chunks, size = self._answer.content, list[bytes](), 0

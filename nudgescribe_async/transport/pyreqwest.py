@@ -59,7 +59,7 @@ from nudgescribe_async.transport._checked import (
 )
 from nudgescribe_async.transport._failures import address_of, in_seconds
 from nudgescribe_async.transport._lifetime import Lifetime
-from nudgescribe_async.transport._unpacking import ACCEPT_ENCODING, DamagedBodyError, Unpacker, unpacker_for
+from nudgescribe_async.transport._unpacking import ACCEPT_ENCODING, DamagedBodyError, unpacker_for
 from nudgescribe_async.transport._upload import PIECE, Upload
 
 try:
@@ -74,7 +74,7 @@ except ImportError:
     ) from None
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Self
 
     from pyreqwest.request import StreamRequest
@@ -391,8 +391,6 @@ class _AnswerStream:
         self._turn: _Turn | None = None  # of the task that reads right now
         self._ended = False
         self._unpacker = unpacker_for(packed)
-        self._pieces: Iterator[bytes] | None = None  # of what came last, unpacked
-        self._in_a_chunk = False
         self._begun = False
         transport.open(self)
 
@@ -400,33 +398,20 @@ class _AnswerStream:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._unpacker is None:
-            return await self._next()
         try:
-            return await self._unpacked(self._unpacker)
+            piece = await (self._next() if self._unpacker is None else self._unpacker.next_of(self._next))
         except DamagedBodyError as error:
             failure = error
+        else:
+            if piece:
+                return piece
+            raise StopAsyncIteration
         raise await self._failed(failure)
 
-    async def _unpacked(self, unpacker: Unpacker) -> bytes:
-        if self._in_a_chunk:
-            await asyncio.sleep(0)  # a small chunk may hold many pieces, and others have work to do
-        while True:
-            for piece in self._pieces or ():
-                self._in_a_chunk = True
-                return piece
-            self._pieces, self._in_a_chunk = None, False
-            try:
-                chunk = await self._next()
-            except StopAsyncIteration:
-                unpacker.finish()
-                raise
-            self._pieces = unpacker.feed(chunk)
-
     async def _next(self) -> bytes:
-        """The next chunk, as it comes."""
+        """The next chunk, as it comes; an empty one at the end."""
         if self._ended:
-            raise StopAsyncIteration
+            return b""
         self._refuse_if_closed()
         turn = self._turn = _Turn()
         self._begun = True
@@ -440,10 +425,9 @@ class _AnswerStream:
         else:
             if not (turn.is_cut or turn.is_cancelled):
                 self._turn = None
-                if chunk:
-                    return chunk
-                await self._end()
-                raise StopAsyncIteration
+                if not chunk:
+                    await self._end()
+                return chunk
             failure = asyncio.CancelledError()
         finally:
             more, chunk = None, b""
@@ -457,7 +441,7 @@ class _AnswerStream:
         if self._unpacker is None:
             return await self._read_as_it_comes(limit, length)
         if length is not None and length <= PIECE:
-            self._pieces = self._unpacker.feed(await self._read_as_it_comes(None, length) or b"")
+            self._unpacker.take(await self._read_as_it_comes(None, length) or b"")
         return await self._read_by_chunks(limit)
 
     async def _read_as_it_comes(self, limit: int | None, length: int | None) -> bytes | None:
@@ -537,7 +521,8 @@ class _AnswerStream:
             await self._upload.aclose()
 
     async def aclose(self) -> None:
-        self._pieces = None
+        if self._unpacker is not None:
+            self._unpacker.forget()
         if self._transport is None:
             return
         if self._turn is not None:  # by another task than the one that reads, which does the rest

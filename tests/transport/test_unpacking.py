@@ -140,6 +140,21 @@ async def test_what_was_not_asked_for_is_left_as_it_comes(
     assert await (await transport.send(Request(method="GET", url=url))).read() == ROWS
 
 
+async def test_a_given_transport_may_make_empty_pieces() -> None:
+    class Pieces(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            packed = gzip.compress(ROWS)
+            for piece in (b"", packed[:100], b"", packed[100:], b""):
+                yield piece
+
+    def answer(_: Any) -> Any:
+        return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=Pieces())
+
+    async with HttpxTransport(httpx.MockTransport(answer)) as transport:
+        response = await transport.send(Request(method="GET", url="http://localhost/"))
+        assert await response.read() == ROWS
+
+
 async def test_a_given_transport_may_have_unpacked_it() -> None:
     def answer(_: Any) -> Any:
         return httpx.Response(200, headers={"Content-Encoding": "gzip"}, content=gzip.compress(ROWS))
