@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers import edit
 from openapi_spec_validator import validate
 from operations import DOCUMENT, ENDPOINTS, checkout, endpoint, nodes
 
@@ -179,10 +180,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def _edit(root: Path, old: str, new: str) -> None:
-    path = root / "nudgescribe_async" / "contract" / "openapi.yaml"
-    text = path.read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    path.write_text(text.replace(old, new), encoding="utf-8")
+    edit(root / "nudgescribe_async" / "contract" / "openapi.yaml", old, new)
 
 
 @in_checkout

@@ -552,6 +552,20 @@ class Naughty(TextMapPropagator):
         return set()
 
 
+async def called_twice(propagator: Naughty, recorder: Recorder) -> Service:
+    """What a service got of two calls, while this is everybody's propagator."""
+    service, before = Service(), propagate.get_global_textmap()
+    propagate.set_global_textmap(propagator)
+    try:
+        async with client(service) as ns:
+            recorder.on(ns)
+            for _ in range(2):
+                assert await ns.campaigns.list() == []
+    finally:
+        propagate.set_global_textmap(before)
+    return service
+
+
 @pytest.mark.parametrize(
     "headers",
     [ZeroDivisionError("MARKED"), {"x": "a\r\nb: MARKED"}, {"x": 7}],
@@ -560,15 +574,7 @@ class Naughty(TextMapPropagator):
 async def test_a_propagator_that_writes_nonsense_harms_no_call(
     headers: Any, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service, before = Service(), propagate.get_global_textmap()
-    propagate.set_global_textmap(Naughty(headers))
-    try:
-        async with client(service) as ns:
-            recorder.on(ns)
-            for _ in range(2):
-                assert await ns.campaigns.list() == []
-    finally:
-        propagate.set_global_textmap(before)
+    service = await called_twice(Naughty(headers), recorder)
     assert "x" not in service.requests[-1].headers
     (said,) = caplog.records
     assert (said.name, said.levelname) == ("nudgescribe_async.otel", "WARNING")
@@ -579,15 +585,7 @@ async def test_a_propagator_that_writes_nonsense_harms_no_call(
 async def test_a_propagator_sets_no_header_of_the_client_and_the_others_are_sent(
     name: str, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service, before = Service(), propagate.get_global_textmap()
-    propagate.set_global_textmap(Naughty({name: "PLANTED", "X-Trace": "7"}))
-    try:
-        async with client(service) as ns:
-            recorder.on(ns)
-            for _ in range(2):
-                assert await ns.campaigns.list() == []
-    finally:
-        propagate.set_global_textmap(before)
+    service = await called_twice(Naughty({name: "PLANTED", "X-Trace": "7"}), recorder)
     assert len(service.requests) == 3  # the login, too, which has no token of its own
     assert all("PLANTED" not in request.headers.get(name, "") for request in service.requests)
     assert all(request.headers["x-trace"] == "7" for request in service.requests)

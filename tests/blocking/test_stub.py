@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from blocking_service import client, running
+from helpers import edit
 from operations import checkout
 
 from nudgescribe_async.contract.blocking_stub import STUB, blocking_stub
@@ -43,12 +44,6 @@ def copy(tmp_path: Path) -> Path:
         else:
             shutil.copy(source, package)
     return tmp_path
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 # --- it is up to date ---------------------------------------------------------------------------------------------------

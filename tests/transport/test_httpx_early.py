@@ -78,6 +78,12 @@ def begun_by(*pieces: bytes) -> RawHandler:
     return handler
 
 
+async def silent(_: RawRequest, connection: RawConnection) -> None:
+    """Says nothing, and waits for the client to go."""
+    await connection.gone()
+    connection.close()
+
+
 async def put(transport: HttpxTransport, url: str, body: StreamBody) -> Response:
     async with asyncio.timeout(10):  # in place of for ever
         return await transport.send(Request(method="PUT", url=f"{url}/upload", body=body))
@@ -190,10 +196,6 @@ async def test_a_server_that_goes_away(serve_raw: ServeRaw) -> None:
 async def test_an_answer_that_comes_just_before_a_piece(serve_raw: ServeRaw, after: int) -> None:
     """It may be heard while the piece is written, which is small."""
 
-    async def handler(_: RawRequest, connection: RawConnection) -> None:
-        await connection.gone()
-        connection.close()
-
     async def body() -> AsyncIterator[bytes]:
         await server.found.wait()
         server.open_connections[0].writer.write(TOO_LARGE)
@@ -201,7 +203,7 @@ async def test_an_answer_that_comes_just_before_a_piece(serve_raw: ServeRaw, aft
         yield b"one"
         await asyncio.Event().wait()
 
-    server = await serve_raw(handler, read_bodies=False)
+    server = await serve_raw(silent, read_bodies=False)
     async with HttpxTransport() as transport:
         response = await put(transport, server.url, StreamBody(open=body))
         assert (response.status, await response.read()) == (413, b"too large")
@@ -308,11 +310,7 @@ async def test_an_error_of_the_stream_itself_comes_out_as_it_is(serve_raw: Serve
             await asyncio.sleep(0)
             raise error
 
-    async def handler(_: RawRequest, connection: RawConnection) -> None:
-        await connection.gone()
-        connection.close()
-
-    server = await serve_raw(handler, read_bodies=False)
+    server = await serve_raw(silent, read_bodies=False)
     async with HttpxTransport() as transport:
         if isinstance(error, StopAsyncIteration):  # which ends the body
             with pytest.raises(OutcomeUnknownError):
@@ -327,11 +325,7 @@ async def test_an_error_of_the_stream_itself_comes_out_as_it_is(serve_raw: Serve
 
 
 async def test_who_is_cancelled_while_the_stream_is_silent(serve_raw: ServeRaw) -> None:
-    async def handler(_: RawRequest, connection: RawConnection) -> None:
-        await connection.gone()
-        connection.close()
-
-    server = await serve_raw(handler, read_bodies=False)
+    server = await serve_raw(silent, read_bodies=False)
     upload = Upload(b"one")
     async with HttpxTransport(limit=1) as transport:
         sending = asyncio.create_task(put(transport, server.url, upload.body))
@@ -346,10 +340,6 @@ async def test_who_is_cancelled_while_the_stream_is_silent(serve_raw: ServeRaw) 
 async def test_an_answer_does_not_disturb_a_stream_that_is_closed(serve_raw: ServeRaw) -> None:
     """It was cancelled once, and is not cancelled again for an answer of which nobody will know."""
 
-    async def handler(_: RawRequest, connection: RawConnection) -> None:
-        await connection.gone()
-        connection.close()
-
     waits, closed = asyncio.Event(), asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
@@ -362,7 +352,7 @@ async def test_an_answer_does_not_disturb_a_stream_that_is_closed(serve_raw: Ser
             await turns(20)
             closed.set()
 
-    server = await serve_raw(handler, read_bodies=False)
+    server = await serve_raw(silent, read_bodies=False)
     async with HttpxTransport() as transport:
         sending = asyncio.create_task(put(transport, server.url, StreamBody(open=body)))
         await waits.wait()
@@ -404,11 +394,7 @@ async def test_who_is_cancelled_when_the_answer_comes(serve_raw: ServeRaw, after
 
 
 async def test_closing_the_transport_while_the_stream_is_silent(serve_raw: ServeRaw) -> None:
-    async def handler(_: RawRequest, connection: RawConnection) -> None:
-        await connection.gone()
-        connection.close()
-
-    server = await serve_raw(handler, read_bodies=False)
+    server = await serve_raw(silent, read_bodies=False)
     upload = Upload(b"one")
     async with HttpxTransport() as transport:
         sending = asyncio.create_task(put(transport, server.url, upload.body))
@@ -440,13 +426,9 @@ async def test_after_a_silence_the_upload_goes_on_and_the_connection_is_kept(
 async def test_when_all_tasks_are_cancelled_at_once_nobody_complains(serve_raw: ServeRaw) -> None:
     """As at the end of ``asyncio.run``: the one that listens is among them."""
 
-    async def handler(_: RawRequest, connection: RawConnection) -> None:
-        await connection.gone()
-        connection.close()
-
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    server = await serve_raw(handler, read_bodies=False)
+    server = await serve_raw(silent, read_bodies=False)
     upload = Upload(b"one")
     others = asyncio.all_tasks()
     async with HttpxTransport() as transport:
